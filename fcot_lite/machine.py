@@ -1,0 +1,58 @@
+"""Where things run. The device is chosen here and nowhere else; everything that depends on it takes a Machine,
+so that tests can describe a card that is not there."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """`cpus` are the cores this process may use; the gpu fields are None on device "cpu"."""
+
+    device: Literal["cuda", "cpu"]
+    cpus: tuple[int, ...]
+    gpu_name: str | None = None
+    gpu_memory_gib: float | None = None
+    compute_capability: tuple[int, int] | None = None
+
+    @property
+    def dtype(self) -> Literal["bfloat16", "float16"]:
+        """bfloat16, but float16 on cards before Ampere (compute capability 8.0), which have no bf16 arithmetic."""
+        if self.compute_capability is not None and self.compute_capability < (8, 0):
+            return "float16"
+        return "bfloat16"
+
+
+def detect() -> Machine:
+    """The machine this process runs on: the first NVIDIA card that is visible, else the CPU.
+
+    Asks NVML, not torch: importing torch costs seconds, and initialising CUDA in a parent breaks its children.
+    """
+    cpus = tuple(sorted(os.sched_getaffinity(0)))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1"):
+        return Machine("cpu", cpus)
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return Machine("cpu", cpus)
+    try:
+        first = (visible or "0").split(",")[0].strip()
+        handle = (
+            pynvml.nvmlDeviceGetHandleByIndex(int(first))
+            if first.isdigit()
+            else pynvml.nvmlDeviceGetHandleByUUID(first)
+        )
+        major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+        return Machine(
+            "cuda",
+            cpus,
+            gpu_name=str(pynvml.nvmlDeviceGetName(handle)),
+            gpu_memory_gib=pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30,
+            compute_capability=(major, minor),
+        )
+    finally:
+        pynvml.nvmlShutdown()
