@@ -1,0 +1,71 @@
+"""Tasks: where questions and their gold answers come from.
+
+A task is two functions and a line in `TASKS`. To add one, write them beside the others and add the line.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from fcot_lite.errors import RecipeError
+from fcot_lite.records import AnswerKind, Problem
+from fcot_lite.tasks import arithmetic, generated
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """`load(split, options, limit)` gives problems; `examples(options, count)` gives (question, solution) pairs that
+    stand in no validation or test split, each solution ending in "The answer is N."."""
+
+    answer_kind: AnswerKind
+    load: Callable[[Split, Mapping[str, Any], int | None], list[Problem]]
+    examples: Callable[[Mapping[str, Any], int], list[tuple[str, str]]]
+
+
+TASKS = {
+    "chain_arithmetic": Task("number", generated.load_chain_arithmetic, generated.chain_arithmetic_examples),
+    "gsm8k": Task("number", arithmetic.load_gsm8k, arithmetic.word_problem_examples),
+    "multiarith": Task("number", arithmetic.load_multiarith, arithmetic.word_problem_examples),
+}
+
+
+def load(
+    name: str, split: Split, *, options: Mapping[str, Any] = NO_OPTIONS, limit: int | None = None
+) -> list[Problem]:
+    """The problems of a split in a fixed order: `limit=50` is a prefix of `limit=200`.
+
+    Without a limit a data set comes whole and a generated task in its default size. A data set with fewer than
+    `limit` problems comes whole.
+    Raises RecipeError for an unknown task, split or option, DataError where the data cannot be had.
+    """
+    task = _task(name)
+    if split not in SPLITS:
+        raise RecipeError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise RecipeError(f"limit of {name}/{split} is {limit!r}; give a whole number from 1, or leave it out for all")
+    return task.load(split, options, limit)
+
+
+def solved_examples(name: str, *, options: Mapping[str, Any] = NO_OPTIONS, count: int = 4) -> list[tuple[str, str]]:
+    """`count` pairs (question, solution) for few-shot prompts; never from validation or test.
+
+    Raises RecipeError for an unknown task or option, or where the task has fewer than `count`.
+    """
+    task = _task(name)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise RecipeError(f"number of solved examples is {count!r}; give a whole number from 0")
+    return task.examples(options, count)
+
+
+def _task(name: str) -> Task:
+    if name not in TASKS:
+        close = difflib.get_close_matches(str(name).lower().replace("-", "_"), TASKS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(TASKS)}"
+        raise RecipeError(f"unknown task {name!r}: {hint}")
+    return TASKS[name]
