@@ -1,0 +1,147 @@
+"""vLLM in process, driven by our own step loop, so that every finished sample comes out at once.
+
+All that is fragile about vLLM 0.32 stands in this file; tests/test_engine_e2e.py is its contract.
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from fcot_lite.engines import Completion, Request
+from fcot_lite.errors import EngineError
+from fcot_lite.machine import Machine
+from fcot_lite.recipe import EngineBlock
+from fcot_lite.records import FinishReason
+
+GIB = 2**30
+# vllm/config/lora.py at 0.32.0: the only ranks max_lora_rank takes. The default of 16 refuses an r=32 adapter.
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def engine_arguments(
+    model: str | Path, options: EngineBlock, machine: Machine, adapter_rank: int | None = None
+) -> dict[str, Any]:
+    """What is passed to vllm.LLM. The recipe's own `engine:` options win over what the machine suggests."""
+    arguments: dict[str, Any] = {
+        "model": str(model),
+        "dtype": machine.dtype,
+        "seed": 0,  # every request carries its own
+        "generation_config": "vllm",  # with "auto" the model's own max_new_tokens caps every request
+        "enable_prefix_caching": True,
+        "disable_log_stats": False,  # the only place where tokens of cancelled requests are counted
+    }
+    if machine.device == "cpu":
+        arguments |= {
+            "enforce_eager": True,
+            # A seeded request whose prefill is chunked crashes the CPU worker ("CPU Generator does not use offset"),
+            # so chunking is off, and then a whole prompt must fit into one batch.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(4096, options.max_model_len),
+            # 128 by default on CPU, where a prompt shorter than that shares nothing with its siblings.
+            "block_size": 32,
+            # vLLM reads a NUMA node's memory, which is wrong in many virtual machines: say the size.
+            "kv_cache_memory_bytes": GIB,
+        }
+    else:
+        arguments["gpu_memory_utilization"] = 0.9
+    if adapter_rank is not None:
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank_limit(adapter_rank)}
+    return arguments | options.model_dump()
+
+
+def engine_environment(machine: Machine) -> dict[str, str | None]:
+    """Environment variables that must stand before vLLM is imported; None: must not be set."""
+    environment: dict[str, str | None] = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "INFO"}
+    if machine.device == "cpu":
+        environment |= {
+            # "auto" keeps one core for the scheduler: on two cores that is half the speed.
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(str(cpu) for cpu in machine.cpus),
+            "VLLM_CPU_KVCACHE_SPACE": None,  # overrides kv_cache_memory_bytes where set
+        }
+    return environment
+
+
+def lora_rank_limit(rank: int) -> int:
+    """The smallest max_lora_rank that serves an adapter of this rank. Raises EngineError above 512."""
+    for allowed in LORA_RANKS:
+        if rank <= allowed:
+            return allowed
+    raise EngineError(f"vLLM serves no adapter of rank {rank} (at most {LORA_RANKS[-1]}); lower student.lora.r")
+
+
+class VllmEngine:
+    def __init__(
+        self, model: str | Path, options: EngineBlock, machine: Machine, adapter: Path | None = None, rank: int = 0
+    ) -> None:
+        for name, value in engine_environment(machine).items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        import vllm
+        from vllm.lora.request import LoRARequest
+
+        self.version = f"vllm {vllm.__version__}"
+        arguments = engine_arguments(model, options, machine, rank if adapter else None)
+        self._adapter = LoRARequest("student", 1, str(adapter)) if adapter else None
+        try:
+            self._llm = vllm.LLM(**arguments)
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            raise EngineError(f"vLLM could not start {model}: {error}") from error
+        self._engine = self._llm.llm_engine
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        prompts = [TokensPrompt(prompt_token_ids=list(request.prompt_token_ids)) for request in requests]
+        for request, prompt in zip(requests, self._llm._preprocess_cmpl(prompts), strict=True):
+            parameters = SamplingParams(
+                **request.sampling.model_dump(exclude={"seed"}),
+                n=1,
+                seed=request.seed,
+                stop_token_ids=list(request.stop_token_ids),
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            lora = self._adapter if request.use_adapter else None
+            self._engine.add_request(request.key, prompt, parameters, lora_request=lora)
+
+    def poll(self, timeout: float) -> list[Completion]:
+        deadline = time.monotonic() + timeout
+        # step() waits for ever when nothing is unfinished.
+        while self._engine.has_unfinished_requests():
+            try:
+                outputs = [output for output in self._engine.step() if output.finished]
+            except RuntimeError as error:  # EngineDeadError is one
+                raise EngineError(f"vLLM's engine died: {error}") from error
+            if outputs or time.monotonic() > deadline:
+                return [_completion(output) for output in outputs]
+        return []
+
+    def cancel(self, keys: Sequence[str]) -> None:
+        self._engine.abort_request(list(keys))
+
+    def num_tokens_generated(self) -> int:
+        return sum(int(m.value) for m in self._engine.get_metrics() if m.name == "vllm:generation_tokens")
+
+    def close(self) -> None:
+        self._engine.engine_core.shutdown()
+
+
+def _completion(output: Any) -> Completion:
+    (answer,) = output.outputs
+    return Completion(
+        key=output.request_id,
+        text=answer.text,
+        finish_reason=cast(FinishReason, answer.finish_reason),
+        num_prompt_tokens=len(output.prompt_token_ids),
+        num_tokens=len(answer.token_ids),
+    )
+
+
+def adapter_rank(adapter_config: Mapping[str, Any]) -> int:
+    """The largest rank in an adapter_config.json."""
+    return max([int(adapter_config["r"]), *(int(r) for r in (adapter_config.get("rank_pattern") or {}).values())])

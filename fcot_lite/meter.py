@@ -1,0 +1,115 @@
+"""Time, memory and money, measured from outside a stage."""
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+import psutil
+
+GIB = 2**30
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Peaks over the process tree. `peak_memory_gib` is PSS: shared pages count once, however many map them."""
+
+    wall_seconds: float
+    peak_memory_gib: float | None
+    peak_gpu_nvml_gib: float | None
+
+
+class TreeMeter:
+    """Watches the process tree below `pid` (itself included) once a second until `stop`."""
+
+    def __init__(self, pid: int, cuda: bool) -> None:
+        self._pid = pid
+        self._cuda = cuda
+        self._start = time.monotonic()
+        self._peak: int | None = None
+        self._gpu_peak: int | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> Reading:
+        self._done.set()
+        self._thread.join()
+        return self.reading()
+
+    def reading(self) -> Reading:
+        return Reading(
+            time.monotonic() - self._start,
+            None if self._peak is None else self._peak / GIB,
+            None if self._gpu_peak is None else self._gpu_peak / GIB,
+        )
+
+    def _watch(self) -> None:
+        while True:
+            pids = tree(self._pid)
+            memory = [size for pid in pids if (size := proportional_set_size(pid)) is not None]
+            if memory:
+                self._peak = max(self._peak or 0, sum(memory))
+            if self._cuda and (used := gpu_memory(set(pids))) is not None:
+                self._gpu_peak = max(self._gpu_peak or 0, used)
+            if self._done.wait(_SECONDS_BETWEEN_LOOKS):
+                return
+
+
+def tree(pid: int) -> list[int]:
+    """The process and all below it that are alive."""
+    try:
+        process = psutil.Process(pid)
+        return [pid, *(child.pid for child in process.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def proportional_set_size(pid: int) -> int | None:
+    """Bytes of memory; None where the process is gone."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        pass
+    return None
+
+
+def gpu_memory(pids: set[int]) -> int | None:
+    """Bytes that these processes hold on all cards, by NVML; None where the driver does not tell."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        used = 0
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            card = pynvml.nvmlDeviceGetHandleByIndex(index)
+            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(card):
+                if process.pid in pids and process.usedGpuMemory is not None:
+                    used += process.usedGpuMemory
+        return used
+    except pynvml.NVMLError:
+        return None
+
+
+def cost_usd(wall_seconds: float, usd_per_hour: float | None) -> float | None:
+    """Money; None where the recipe names no price."""
+    return None if usd_per_hour is None else wall_seconds / 3600 * usd_per_hour
+
+
+def available_memory_gib() -> float:
+    """What new processes can take without swapping, the container's own limit included."""
+    available = psutil.virtual_memory().available
+    for limit_path, used_path in (
+        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ):
+        if os.path.exists(limit_path) and os.path.exists(used_path):
+            with open(limit_path) as limit, open(used_path) as used:
+                text = limit.read().strip()
+                if text != "max":
+                    available = min(available, max(0, int(text) - int(used.read())))
+    return available / GIB

@@ -1,0 +1,184 @@
+"""The sample store: one SQLite file that outlives every run.
+
+A campaign is the hash of everything that shapes a text (model weights, prompt, sampling parameters) except how many
+are drawn. A sample's key is (campaign, problem, prompt hash, index) and its seed is derived from that key, so the
+first n samples are always the same requests, and raising n draws only the difference.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fcot_lite.errors import DataError, ResourceError
+from fcot_lite.files import sha256_json
+from fcot_lite.records import Sample
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS campaign (
+    hash TEXT PRIMARY KEY, description TEXT NOT NULL, num_tokens_cancelled INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sample (
+    campaign TEXT NOT NULL REFERENCES campaign(hash), problem_id TEXT NOT NULL, prompt_hash TEXT NOT NULL,
+    sample_index INTEGER NOT NULL, seed INTEGER NOT NULL, text TEXT NOT NULL, answer_text TEXT,
+    finish_reason TEXT NOT NULL, num_prompt_tokens INTEGER NOT NULL, num_tokens INTEGER NOT NULL,
+    engine TEXT NOT NULL, checksum TEXT NOT NULL,
+    PRIMARY KEY (campaign, problem_id, prompt_hash, sample_index)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS damaged AS SELECT * FROM sample WHERE 0;
+"""
+_COLUMNS = (
+    "campaign, problem_id, prompt_hash, sample_index, seed, text, answer_text, finish_reason, num_prompt_tokens, "
+    "num_tokens, engine"
+)
+
+
+class SampleKey(NamedTuple):
+    problem_id: str
+    prompt_hash: str
+    sample_index: int
+
+
+def prompt_hash(prompt_token_ids: Sequence[int]) -> str:
+    return hashlib.sha256(json.dumps(list(prompt_token_ids)).encode()).hexdigest()[:16]
+
+
+def derive_seed(campaign: str, key: SampleKey) -> int:
+    """A seed of 31 bits for this sample alone: neighbouring indices share no random stream, as seed + i would in a
+    second run that starts at another seed."""
+    return int.from_bytes(hashlib.sha256(json.dumps([campaign, *key]).encode()).digest()[:4], "big") >> 1
+
+
+class SampleStore:
+    """The open store. One process writes at a time; use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = _lock(path.with_name(path.name + ".lock"))
+        try:
+            self._database = sqlite3.connect(path, isolation_level=None)
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA_VERSION):
+                raise DataError(f"{path}: written by another version of fcot-lite (schema {version}); move it away")
+            self._database.executescript(f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
+        except sqlite3.DatabaseError as error:
+            os.close(self._lock)
+            raise _storage_fault(path, error) from error
+
+    def __enter__(self) -> "SampleStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+        os.close(self._lock)
+
+    def add_campaign(self, description: Mapping[str, Any]) -> str:
+        """The campaign's hash; the description is kept beside it, once."""
+        campaign = sha256_json(description)[:16]
+        with self._transaction():
+            self._database.execute(
+                "INSERT OR IGNORE INTO campaign (hash, description) VALUES (?, ?)",
+                (campaign, json.dumps(description, sort_keys=True)),
+            )
+        return campaign
+
+    def put(self, campaign: str, samples: Sequence[tuple[str, Sample]], engine: str) -> None:
+        """Adds (prompt hash, sample) pairs, durably: they survive a kill as soon as this returns."""
+        rows = []
+        for prompt, s in samples:
+            # A generation that was cut inside a character can hold lone surrogates, which SQLite can't store.
+            text = s.text.encode("utf-8", "replace").decode()
+            row = (campaign, s.problem_id, prompt, s.sample_index, s.seed, text, s.answer_text)
+            row = (*row, s.finish_reason, s.num_prompt_tokens, s.num_tokens, engine)  # type: ignore[assignment]
+            rows.append((*row, _checksum(row)))
+        with self._transaction():
+            self._database.executemany(
+                f"INSERT OR IGNORE INTO sample ({_COLUMNS}, checksum) VALUES ({','.join('?' * 12)})", rows
+            )
+
+    def add_cancelled(self, campaign: str, num_tokens: int) -> None:
+        """Counts tokens that were generated but never became a sample."""
+        with self._transaction():
+            self._database.execute(
+                "UPDATE campaign SET num_tokens_cancelled = num_tokens_cancelled + ? WHERE hash = ?",
+                (num_tokens, campaign),
+            )
+
+    def num_tokens_cancelled(self, campaign: str) -> int:
+        row = self._database.execute("SELECT num_tokens_cancelled FROM campaign WHERE hash = ?", (campaign,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def read(self, campaign: str) -> dict[SampleKey, Sample]:
+        """All sound samples of the campaign. A row whose checksum fails is set aside in the table `damaged`, so that
+        it counts as missing and is drawn again."""
+        samples, damaged = {}, []
+        try:
+            cursor = self._database.execute(f"SELECT {_COLUMNS}, checksum FROM sample WHERE campaign = ?", (campaign,))
+            for *row, checksum in cursor:
+                key = SampleKey(row[1], row[2], row[3])
+                if _checksum(tuple(row)) == checksum:
+                    samples[key] = Sample(row[1], row[3], row[5], row[6], row[7], row[8], row[9], row[4])
+                else:
+                    damaged.append((campaign, *key))
+        except sqlite3.DatabaseError as error:
+            raise _storage_fault(self.path, error) from error
+        if damaged:
+            where = "WHERE campaign = ? AND problem_id = ? AND prompt_hash = ? AND sample_index = ?"
+            with self._transaction():
+                for key_row in damaged:
+                    self._database.execute(f"INSERT INTO damaged SELECT * FROM sample {where}", key_row)
+                    self._database.execute(f"DELETE FROM sample {where}", key_row)
+        return samples
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
+            self._database.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise _storage_fault(self.path, error) from error
+
+
+def _checksum(row: tuple[Any, ...]) -> str:
+    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]
+
+
+def _storage_fault(path: Path, error: sqlite3.DatabaseError) -> DataError | ResourceError:
+    # "disk I/O error" is what SQLite says of a failed write or fsync: the samples committed so far are safe.
+    if isinstance(error, sqlite3.OperationalError):
+        return ResourceError(f"{path}: {error}; free disk space or make the folder writable, then run again")
+    return DataError(f"{path}: {error}; the file is damaged, move it away or restore it")
+
+
+def _lock(path: Path) -> int:
+    """An open, locked file that names its holder. Raises ResourceError naming the holder where another has it."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ResourceError(f"{path}: {error.strerror}; make the folder writable") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(handle, 200).decode(errors="replace").strip()
+        os.close(handle)
+        raise ResourceError(f"{path}: the sample store is in use by {holder}; wait for it, or stop it") from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}\n".encode(), 0)
+    return handle

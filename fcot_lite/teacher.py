@@ -1,0 +1,160 @@
+"""A sampling run: draws what the store lacks, keeps every sample the moment it is finished."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fcot_lite.engines import Engine, Request
+from fcot_lite.errors import DataError
+from fcot_lite.prompts import Message, end_of_turn_id, prompt_ids
+from fcot_lite.recipe import EngineBlock, Sampling
+from fcot_lite.records import Problem, Sample
+from fcot_lite.store import SampleKey, SampleStore, derive_seed, prompt_hash
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A problem as one model is asked it."""
+
+    problem: Problem
+    prompt_token_ids: tuple[int, ...]
+
+    def key(self, sample_index: int) -> SampleKey:
+        return SampleKey(self.problem.id, prompt_hash(self.prompt_token_ids), sample_index)
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A sampling run's identity and what it passes to the engine."""
+
+    hash: str
+    sampling: Sampling
+    stop_token_ids: tuple[int, ...]
+    use_adapter: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """`samples[i]` are the samples of question i, by index. Times and tokens are of this call alone."""
+
+    samples: list[list[Sample]]
+    new: int
+    reused: int
+    num_tokens_new: int
+    wall_seconds: float
+
+
+def open_campaign(
+    store: SampleStore,
+    *,
+    weights_hash: str,
+    prompt: Mapping[str, Any],
+    sampling: Sampling,
+    engine: EngineBlock,
+    tokenizer: Any,
+    adapter_hash: str | None = None,
+) -> Campaign:
+    """Registers everything that shapes the texts: the weights, the prompt, the sampling parameters."""
+    extra = engine.model_extra or {}
+    stop_token_ids = (end_of_turn_id(tokenizer),)
+    description = {
+        "weights": weights_hash,
+        "adapter": adapter_hash,
+        "quantization": extra.get("quantization"),
+        "prompt": dict(prompt),
+        "sampling": sampling.model_dump(),
+        "stop_token_ids": list(stop_token_ids),
+    }
+    return Campaign(store.add_campaign(description), sampling, stop_token_ids, adapter_hash is not None)
+
+
+def questions(
+    tokenizer: Any,
+    problems: Sequence[Problem],
+    chats: Sequence[Sequence[Message]],
+    sampling: Sampling,
+    engine: EngineBlock,
+) -> list[Question]:
+    """The problems as token ids. Raises DataError where a prompt leaves no room for max_tokens."""
+    asked = []
+    room = engine.max_model_len - sampling.max_tokens
+    for problem, chat in zip(problems, chats, strict=True):
+        ids = prompt_ids(tokenizer, chat, problem.id)
+        if len(ids) > room:
+            raise DataError(
+                f"{problem.id}: the prompt has {len(ids)} tokens, but engine.max_model_len - sampling.max_tokens "
+                f"leaves {room}; raise engine.max_model_len"
+            )
+        asked.append(Question(problem, ids))
+    return asked
+
+
+def draw(
+    store: SampleStore,
+    campaign: Campaign,
+    asked: Sequence[Question],
+    n: int,
+    *,
+    start_engine: Callable[[], Engine],
+    max_num_seqs: int,
+    progress: Progress,
+    what: str = "samples",
+) -> Drawn:
+    """n samples of every question, from the store where they are there. The engine is started only if some are missing.
+
+    On an interrupt what is finished is kept, and the tokens of what was under way are counted as cancelled.
+    """
+    have = store.read(campaign.hash)
+    wanted = [(question, index) for question in asked for index in range(n)]
+    pending = [(q, i) for q, i in wanted if q.key(i) not in have]
+    reused, new, num_tokens, seconds = len(wanted) - len(pending), 0, 0, 0.0
+    if pending:
+        progress(reused, len(wanted), "loading the model")
+        engine = start_engine()
+        started = time.monotonic()
+        tokens_before = engine.num_tokens_generated()
+        work = {f"{campaign.hash}/{k}": item for k, item in enumerate(pending)}
+        queue = iter(work.items())
+        in_flight: dict[str, tuple[Question, int]] = {}
+        window = 4 * max_num_seqs  # enough that the engine never waits for us, little enough to stop quickly
+        try:
+            while True:
+                batch = [item for item in (next(queue, None) for _ in range(window - len(in_flight))) if item]
+                in_flight.update(batch)
+                engine.submit([_request(campaign, key, question, index) for key, (question, index) in batch])
+                if not in_flight:
+                    break
+                finished = []
+                for done in engine.poll(timeout=1.0):
+                    question, index = in_flight.pop(done.key)
+                    key = question.key(index)
+                    sample = Sample(
+                        question.problem.id, index, done.text, None, done.finish_reason,
+                        done.num_prompt_tokens, done.num_tokens, derive_seed(campaign.hash, key),
+                    )  # fmt: skip
+                    finished.append((key.prompt_hash, sample))
+                    have[key] = sample
+                    num_tokens += done.num_tokens
+                if finished:
+                    store.put(campaign.hash, finished, engine.version)
+                    new += len(finished)
+                seconds = time.monotonic() - started
+                progress(reused + new, len(wanted), f"{what}, {num_tokens / max(seconds, 1e-9):.0f} tok/s")
+        except KeyboardInterrupt:
+            engine.cancel(list(in_flight))
+            raise
+        finally:
+            if in_flight:
+                store.add_cancelled(campaign.hash, engine.num_tokens_generated() - tokens_before - num_tokens)
+    samples = [[have[question.key(index)] for index in range(n)] for question in asked]
+    return Drawn(samples, new, reused, num_tokens, seconds)
+
+
+def _request(campaign: Campaign, key: str, question: Question, index: int) -> Request:
+    seed = derive_seed(campaign.hash, question.key(index))
+    return Request(
+        key, question.prompt_token_ids, campaign.sampling, seed, campaign.stop_token_ids, campaign.use_adapter
+    )
