@@ -29,9 +29,12 @@ MOST_STEPS = 32  # as many terms as the longest generated chain has
 
 # Where an answer is stated.
 STATED = re.compile(
-    r"""(?<![A-Za-z]) [Aa](?i:nswer) [*_]{0,3}+ (?: \s{1,3}to\s{1,3}th(?:e|is)\s{1,3}(?:question|problem) )?+
-            (?: \s{1,3}(?i:is)\b (?P<denied>\s{1,3}(?i:not)\b)?+ | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}[:=] )
-      | (?P<hashes>\#{4,}+) | \\boxed\s{0,3}\{""",
+    # The set of first characters comes first and alone: the engine then skips all others, three times as fast.
+    r"""[Aa\#\\] (?:
+        (?i:nswer) (?<![A-Za-z].{6}) [*_]{0,3}+ (?: \s{1,3}to\s{1,3}th(?:e|is)\s{1,3}(?:question|problem) )?+
+        (?: \s{1,3}(?i:is)\b (?P<denied>\s{1,3}(?i:not)\b)?+ | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}: )
+      | \#\#\# (?<=\#{4}) (?P<hashes>\#*+)
+      | boxed (?<=\\.{5}) \s{0,3}\{ )""",
     re.VERBOSE,
 )
 # What may stand between the statement and its number.
@@ -44,7 +47,8 @@ LEAD = re.compile(
 )
 _COMMA = r"(?:,|\{,\}|\\,)"  # 1,234 and, in LaTeX, 1{,}234 and 1\,234
 # At most 1,000 digits: Python itself refuses to convert more than 4,300, and no task has an answer near either.
-_NUMBER = rf"(?:(?:[0-9]{{1,3}}+(?:{_COMMA}[0-9]{{3}}){{1,300}}+|[0-9]{{1,1000}}+)(?:\.[0-9]{{1,1000}}+)?+|\.[0-9]{{1,1000}}+)(?![0-9])"
+_WHOLE = rf"(?:[0-9]{{1,3}}+(?:{_COMMA}[0-9]{{3}}){{1,300}}+|[0-9]{{1,1000}}+)"
+_NUMBER = rf"(?:{_WHOLE}(?:\.[0-9]{{1,1000}}+)?+|\.[0-9]{{1,1000}}+)(?![0-9])"
 VALUE = re.compile(
     rf"""(?P<sign>[-−–+]?+) (?:\\?[$€£¥₹₽₩])?+
          (?: (?P<a>{_NUMBER}) (?: /(?P<b>{_NUMBER}) )?+ | \\[dt]?frac\{{(?P<c>{_NUMBER})\}}\{{(?P<d>{_NUMBER})\}} )""",
@@ -53,17 +57,19 @@ VALUE = re.compile(
 LIKE_A_NUMBER = re.compile(r"[-−–+]?+(?:\\?[$€£¥₹₽₩])?+(?:\.?+[0-9]|\\[dt]?frac)")
 
 _GAP = r"(?:[^\S\n]|[*_`)}$%]|\\[)\]%$]){0,8}"  # closes markdown and LaTeX around a number
-_UNITS = r"(?:[A-Za-z°]{1,20}+[^\S\n]{0,3}+){0,3}"
+_UNITS = r"(?:(?:/[^\S\n]?)?+[A-Za-z°]{1,20}+[^\S\n]{0,3}+){0,3}"
 _OPEN = r"(?:[^\S\n]|[*_`({$]|\\[(\[]){0,8}"
 # A further term: 12 [+] 3, 12 apples [=] 15 apples.
 STEP = re.compile(
     rf"""{_GAP} {_UNITS} {_GAP} (?P<operator> = | [-+−–*×·•÷/^≈~] | \*\* | \\(?:times|div|cdot|approx)\b
-         | [xX](?=[\W\d]) | (?:plus|minus|times|over|(?:multiplied|divided)[ ]by)\b ) {_OPEN} (?={LIKE_A_NUMBER.pattern})""",
+         | [xX](?=[\W\d]) | (?:plus|minus|times|over|(?:multiplied|divided)[ ]by)\b )
+         {_OPEN} (?={LIKE_A_NUMBER.pattern})""",
     re.VERBOSE,
 )
 # What makes a number more than one plain number.
 GOES_ON = re.compile(
-    rf"""[A-Za-z_]{{0,20}}[0-9] | (?:{_COMMA}|[.:'/])[0-9] | {_GAP} (?i:hundred|thousand|million|billion|trillion)\b | [kKM]\b
+    rf"""[A-Za-z_]{{0,20}}[0-9] | (?:{_COMMA}|[.:'/])[0-9]
+      | [kKM]\b | {_GAP} (?i:hundred|thousand|million|billion|trillion)\b
       | {_GAP} {_UNITS} {_GAP} (?:,|&|\b(?:or|and|to)\b) {_OPEN} (?={LIKE_A_NUMBER.pattern})
       | {_GAP} (?: (?i:feet|foot|ft|hours?|minutes?|days?|weeks?|months?|years?|dollars?|pounds?|meters?|dozen)\b )?+
         [^\S\n]{{1,3}} (?={LIKE_A_NUMBER.pattern})""",
@@ -97,7 +103,7 @@ def grade(
     answers: list[Stated] = []
     denied: set[Fraction | None] = set()
     statements = deque(STATED.finditer(text), maxlen=MOST_ANSWERS)
-    ends = [statement.start() for statement in statements][1:] + [len(text)]
+    ends = [*[statement.start() for statement in statements][1:], len(text)]
     for statement, end in zip(statements, ends, strict=False):
         answer = _read(text, statement.end(), end, must_fill_line=statement["hashes"] is not None)
         if answer is None:
