@@ -1,13 +1,16 @@
 """Files that are whole or absent: temporary name, fsync, rename, fsync of the folder."""
 
+import fcntl
 import hashlib
 import json
 import os
+import socket
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fcot_lite.errors import DataError
+from fcot_lite.errors import DataError, ResourceError
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -74,3 +77,24 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """A hash of a JSON value that does not depend on key order or white space."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def lock(path: Path, what: str) -> int:
+    """The handle of an open, locked file that names its holder; close it to let go (the end of the process does too).
+
+    Raises ResourceError naming the holder where another process has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise ResourceError(f"{path}: {error.strerror}; make the folder writable") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(handle, 200).decode(errors="replace").strip()
+        os.close(handle)
+        raise ResourceError(f"{path}: {what} is in use by {holder}; wait for it, or stop it") from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}\n".encode(), 0)
+    return handle

@@ -221,7 +221,7 @@ def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
 
 def _parse(text: bytes | str, where: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
         raise RecipeError(f"{where}: not valid YAML: {error}") from None
 

@@ -44,9 +44,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A training row: the student's prompt, the completion it learns, and the sample it came from."""
+    """A training row: the student's prompt as chat messages, the completion it learns, and where that came from."""
 
-    prompt: str
+    prompt: tuple[Mapping[str, str], ...]
     completion: str
     problem_id: str
     sample_index: int

@@ -5,20 +5,17 @@ are drawn. A sample's key is (campaign, problem, prompt hash, index) and its see
 first n samples are always the same requests, and raising n draws only the difference.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-import socket
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fcot_lite.errors import DataError, ResourceError
-from fcot_lite.files import sha256_json
+from fcot_lite.files import lock, sha256_json
 from fcot_lite.records import Sample
 
 SCHEMA_VERSION = 1
@@ -61,9 +58,8 @@ class SampleStore:
     """The open store. One process writes at a time; use as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._lock = _lock(path.with_name(path.name + ".lock"))
+        self._lock = lock(path.with_name(path.name + ".lock"), "the sample store")
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
             self._database.execute("PRAGMA journal_mode = WAL")
@@ -165,20 +161,3 @@ def _storage_fault(path: Path, error: sqlite3.DatabaseError) -> DataError | Reso
     if isinstance(error, sqlite3.OperationalError):
         return ResourceError(f"{path}: {error}; free disk space or make the folder writable, then run again")
     return DataError(f"{path}: {error}; the file is damaged, move it away or restore it")
-
-
-def _lock(path: Path) -> int:
-    """An open, locked file that names its holder. Raises ResourceError naming the holder where another has it."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ResourceError(f"{path}: {error.strerror}; make the folder writable") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(handle, 200).decode(errors="replace").strip()
-        os.close(handle)
-        raise ResourceError(f"{path}: the sample store is in use by {holder}; wait for it, or stop it") from None
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}\n".encode(), 0)
-    return handle

@@ -1,0 +1,5 @@
+"""`python -m fcot_lite` is `fcot`."""
+
+from fcot_lite.cli import main
+
+main()

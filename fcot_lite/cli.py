@@ -1,0 +1,145 @@
+"""The `fcot` command. Prints and exits; no logic. stdout is the result, stderr log and progress."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fcot_lite.errors import INTERRUPTED, FcotError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Fine-tune-CoT: distil the reasoning of a teacher you own into a student that fits one GPU.",
+)
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe such as recipes/quickstart.yaml")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="replace values of it")]
+Runs = Annotated[Path, typer.Option(help="folder of the runs and of the sample store")]
+Force = Annotated[bool, typer.Option("--force", help="start the run over; stored samples are kept")]
+AsJson = Annotated[bool, typer.Option("--json", help="print result.json in place of the tables")]
+
+
+@app.command()
+def run(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """All stages: sample, curate, train, evaluate, and the table at the end."""
+    _stages(recipe, overrides, runs, "evaluate", force, as_json)
+
+
+@app.command()
+def sample(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Draw the teacher's rationales that the sample store lacks."""
+    _stages(recipe, overrides, runs, "sample")
+
+
+@app.command()
+def curate(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Sample, then keep what is right: writes train.jsonl and curation.json."""
+    _stages(recipe, overrides, runs, "curate")
+
+
+@app.command()
+def train(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
+    """Everything up to the fine-tuned student: writes adapter/."""
+    _stages(recipe, overrides, runs, "train")
+
+
+@app.command()
+def evaluate(
+    recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs"), as_json: AsJson = False
+) -> None:
+    """Everything up to the evaluation; the same as `run`."""
+    _stages(recipe, overrides, runs, "evaluate", as_json=as_json)
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN")], as_json: AsJson = False) -> None:
+    """Print the tables of a finished run, such as runs/quickstart."""
+
+    def show() -> None:
+        from fcot_lite.files import read_json
+
+        _print_result(read_json(run_dir / "result.json"), as_json)
+
+    _guarded(show)
+
+
+@app.command()
+def models(as_json: AsJson = False) -> None:
+    """The starter models: where they come from, under which licence, and whether they are here."""
+
+    def show() -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        from fcot_lite.models import describe
+
+        rows = describe()
+        if as_json:
+            print(json.dumps(rows, indent=2))
+            return
+        table = Table(box=None, pad_edge=False)
+        for heading in rows[0]:
+            table.add_column(heading, overflow="fold")
+        for row in rows:
+            table.add_row(*(str(value) for value in row.values()))
+        Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+    _guarded(show)
+
+
+def _stages(
+    path: Path, overrides: list[str] | None, runs: Path, last: str, force: bool = False, as_json: bool = False
+) -> None:
+    def go() -> None:
+        from fcot_lite import pipeline
+        from fcot_lite.recipe import load
+
+        result = pipeline.run(load(path, overrides or ()), runs, last=last, force=force)
+        if result is not None:
+            _print_result(result, as_json)
+
+    _guarded(go)
+
+
+def _print_result(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result, indent=2))
+        return
+    from rich.console import Console
+
+    from fcot_lite.report import notes, tables
+
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for table in tables(result):
+        console.print(table)
+    for note in notes(result):
+        console.print(note, markup=False, soft_wrap=True)
+
+
+def _guarded(action: Callable[[], None]) -> None:
+    """Runs the action; a fault is one message and its exit code, never a traceback."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
+    try:
+        action()
+    except FcotError as error:
+        print(f"fcot: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("fcot: interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def main() -> None:
+    app()

@@ -1,0 +1,75 @@
+"""Samples → training set. Every sample is either kept or dropped for one named reason: kept + dropped = input."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fcot_lite.answers import grade
+from fcot_lite.prompts import Message, completion_ids, prompt_ids
+from fcot_lite.recipe import CurateBlock
+from fcot_lite.records import Example, Problem, Sample
+
+# The sentence that states the answer, from its start: "So the answer is", "**Answer:**", "#### 12".
+_ANSWER_SENTENCE = re.compile(r"(?i)(?:(?<=[.!?\n])|^)[ \t*]*(?:[a-z]{1,12},?[ \t]+){0,3}(?:the[ \t]+)?(?:final[ \t]+)?"
+                              r"answer(?:[ \t]+is\b|[ \t]*:)|^[ \t]*####", re.MULTILINE)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    problem_id: str
+    sample_index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curated:
+    examples: list[Example]
+    dropped: list[Dropped]
+
+    def counts(self) -> dict[str, int]:
+        """Dropped samples by reason."""
+        return dict(Counter(row.reason for row in self.dropped))
+
+
+def curate(
+    problems: Sequence[Problem],
+    samples: Sequence[Sequence[Sample]],
+    chats: Sequence[Sequence[Message]],
+    tokenizer: Any,
+    block: CurateBlock,
+) -> Curated:
+    """The training set of the student: what is finished, right, short enough and not said before.
+
+    `samples[i]` are the samples of problem i, `chats[i]` the student's prompt for it. The label is the gold answer,
+    the rationale the teacher's. A row over `max_length` tokens is dropped whole: nothing is ever truncated.
+    """
+    examples, dropped = [], []
+    for problem, drawn, chat in zip(problems, samples, chats, strict=True):
+        prompt_length = len(prompt_ids(tokenizer, chat, problem.id))
+        seen: set[str] = set()
+        for sample in drawn:
+            verdict = grade(sample.text, problem, "strict", finish_reason=sample.finish_reason)
+            completion = f"{rationale(sample.text)}\nThe answer is {problem.target}.".lstrip()
+            reason = None
+            if not verdict.correct:
+                reason = verdict.reason
+            elif prompt_length + len(completion_ids(tokenizer, completion)) > block.max_length:
+                reason = "over max_length"
+            elif completion in seen:
+                reason = "duplicate"
+            elif block.max_per_problem is not None and len(seen) == block.max_per_problem:
+                reason = "over max_per_problem"
+            if reason:
+                dropped.append(Dropped(problem.id, sample.sample_index, reason))
+            else:
+                seen.add(completion)
+                examples.append(Example(tuple(chat), completion, problem.id, sample.sample_index))
+    return Curated(examples, dropped)
+
+
+def rationale(text: str) -> str:
+    """The reasoning without the final answer: everything before the last sentence that states it."""
+    found = list(_ANSWER_SENTENCE.finditer(text))
+    return (text[: found[-1].start()] if found else text).strip()

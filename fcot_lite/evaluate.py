@@ -1,0 +1,148 @@
+"""The student before and after, on the same problems with the grader that admitted its training data.
+
+An evaluation is a sampling run of one greedy sample a problem, so it lives in the sample store too: it resumes at the
+item where it stopped, and a second training seed does not evaluate the untrained student again.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fcot_lite import stats, tasks
+from fcot_lite.answers import grade
+from fcot_lite.engines import Engine
+from fcot_lite.files import write_jsonl
+from fcot_lite.prompts import load_tokenizer, messages
+from fcot_lite.recipe import Recipe
+from fcot_lite.records import Problem, Sample, Verdict
+from fcot_lite.store import SampleStore
+from fcot_lite.teacher import Progress, Question, draw, open_campaign, questions
+
+Outcome = Literal["correct", "wrong", "truncated", "errored"]
+AFTER = "fine_tune_cot"
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A model to evaluate. `start` gives an engine that serves it; asked only if an answer is missing."""
+
+    weights_hash: str
+    adapter_hash: str | None
+    start: Callable[[], Engine]
+
+
+def outcome(sample: Sample, verdict: Verdict) -> Outcome:
+    """Every item is exactly one of the four: they sum to n."""
+    if sample.finish_reason in ("abort", "error"):
+        return "errored"
+    if sample.finish_reason != "stop":  # cut at max_tokens, or ended by repetition detection
+        return "truncated"
+    return "correct" if verdict.correct else "wrong"
+
+
+class Evaluation:
+    """Answers of students to the recipe's validation and test problems."""
+
+    def __init__(self, recipe: Recipe, store: SampleStore, model_dir: Path, progress: Progress) -> None:
+        task = recipe.task
+        self._recipe, self._store, self._progress = recipe, store, progress
+        self._tokenizer = load_tokenizer(model_dir)
+        self._solved = {
+            count: tasks.solved_examples(task.name, options=task.options, count=count)
+            for count in {prompt.examples for prompt in recipe.prompts.values()}
+        }
+        self.validation = tasks.load(task.name, "validation", options=task.options, limit=task.validation)
+        self.test = tasks.load(task.name, "test", options=task.options, limit=task.test)
+        self.num_tokens = 0
+
+    def items(self, student: Student, prompt_name: str, problems: Sequence[Problem], what: str) -> list[dict[str, Any]]:
+        """One row per problem, in order: prompt, text, extracted answer, verdict, outcome."""
+        recipe, prompt = self._recipe, self._recipe.prompts[prompt_name]
+        chats = [messages(prompt, problem.question, self._solved[prompt.examples]) for problem in problems]
+        sampling, engine = recipe.evaluate.sampling, recipe.evaluate.engine
+        asked = questions(self._tokenizer, problems, chats, sampling, engine)
+        campaign = open_campaign(
+            self._store,
+            weights_hash=student.weights_hash,
+            adapter_hash=student.adapter_hash,
+            prompt=prompt.model_dump(),
+            sampling=sampling,
+            engine=engine,
+            tokenizer=self._tokenizer,
+        )
+        drawn = draw(
+            self._store,
+            campaign,
+            asked,
+            1,
+            start_engine=student.start,
+            max_num_seqs=engine.max_num_seqs,
+            progress=self._progress,
+            what=what,
+        )
+        self.num_tokens += drawn.num_tokens_new
+        return [self._item(question, samples[0]) for question, samples in zip(asked, drawn.samples, strict=True)]
+
+    def _item(self, question: Question, sample: Sample) -> dict[str, Any]:
+        problem = question.problem
+        verdict = grade(sample.text, problem, "strict", finish_reason=sample.finish_reason)
+        return {
+            "problem_id": problem.id,
+            "prompt": self._tokenizer.decode(question.prompt_token_ids),
+            "text": sample.text,
+            "target": problem.target,
+            "extracted": verdict.extracted,
+            "correct": verdict.correct,
+            "reason": verdict.reason,
+            "outcome": outcome(sample, verdict),
+            "finish_reason": sample.finish_reason,
+            "num_tokens": sample.num_tokens,
+        }
+
+
+def summary(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Accuracy with its Wilson interval, and the four counts."""
+    counts = {
+        name: sum(item["outcome"] == name for item in items) for name in ("correct", "wrong", "truncated", "errored")
+    }
+    low, high = stats.wilson(counts["correct"], len(items))
+    return {"accuracy": counts["correct"] / len(items), "ci95": [low, high], "n": len(items), **counts}
+
+
+def evaluate(
+    recipe: Recipe,
+    store: SampleStore,
+    model_dir: Path,
+    before: Student,
+    after: Student,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The `methods`, `validation`, `before`, `after` and `difference` of result.json; items go to `folder`.
+
+    The untrained student's prompt is the best of `evaluate.before` on the validation part (the first of equals);
+    the test problems see that one only.
+    """
+    evaluation = Evaluation(recipe, store, model_dir, progress)
+    validation = {
+        name: summary(evaluation.items(before, name, evaluation.validation, f"validation ({name})"))
+        for name in recipe.evaluate.before
+    }
+    best = max(recipe.evaluate.before, key=lambda name: validation[name]["accuracy"])
+    items = {
+        best: evaluation.items(before, best, evaluation.test, f"test before ({best})"),
+        AFTER: evaluation.items(after, recipe.student.prompt, evaluation.test, "test after"),
+    }
+    for name, rows in items.items():
+        write_jsonl(folder / f"{name}.jsonl", rows)
+    right = {name: [bool(row["correct"]) for row in rows] for name, rows in items.items()}
+    difference, low, high = stats.paired_difference(right[best], right[AFTER])
+    return {
+        "methods": {name: summary(rows) for name, rows in items.items()},
+        "validation": validation,
+        "before": best,
+        "after": AFTER,
+        "difference": {"accuracy": difference, "ci95": [low, high]},
+        "num_tokens": evaluation.num_tokens,
+    }

@@ -1,0 +1,166 @@
+"""Results → result.json, a table, report.md."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from fcot_lite.meter import cost_usd
+from fcot_lite.recipe import Recipe
+
+SCHEMA_VERSION = 1
+STAGE_FIGURES = (
+    "peak_memory_gib",
+    "peak_gpu_allocated_gib",
+    "peak_gpu_reserved_gib",
+    "peak_gpu_nvml_gib",
+    "energy_kwh",
+)
+
+
+def result(
+    recipe: Recipe, outcomes: Mapping[str, Mapping[str, Any]], meters: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The content of result.json (docs/architecture.md has the schema). What wasn't measured is None, never 0."""
+    sample, curate, train, evaluate = (outcomes[name] for name in ("sample", "curate", "train", "evaluate"))
+    price = recipe.cost.usd_per_hour
+    stages = {}
+    for name, meter in meters.items():
+        figures = {key: meter.get(key) for key in STAGE_FIGURES}
+        seconds = meter["wall_seconds"]
+        tokens = {"sample": "num_tokens", "train": "num_tokens", "evaluate": "num_tokens"}.get(name)
+        stages[name] = {
+            "wall_seconds": seconds,
+            "num_tokens": outcomes[name].get(tokens) if tokens else None,
+            **figures,
+            "cost_usd": cost_usd(seconds, price),
+        }
+    for key in ("peak_gpu_allocated_gib", "peak_gpu_reserved_gib"):
+        stages["train"][key] = train.get(key)
+    wall_seconds = sum(stage["wall_seconds"] for stage in stages.values())
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": recipe.name,
+        "recipe_hash": recipe.hash(),
+        "task": recipe.task.name,
+        "seed": recipe.seed,
+        "wall_seconds": wall_seconds,
+        "cost_usd": cost_usd(wall_seconds, price),
+        "usd_per_hour": price,
+        "teacher": {
+            key: sample[key]
+            for key in (
+                "model", "samples", "samples_new", "samples_reused", "pass_rate", "pass_rate_ci95", "coverage",
+                "num_tokens", "num_tokens_cancelled", "tokens_per_accepted", "tokens_per_second",
+            )
+        },
+        "curation": {"kept": curate["kept"], "dropped": curate["dropped"]},
+        "student": {
+            key: train.get(key)
+            for key in (
+                "model", "method", "trainable_parameters", "num_tokens", "tokens_per_second",
+            )
+        },
+        **{key: evaluate[key] for key in ("methods", "validation", "before", "after", "difference", "served")},
+        "stages": stages,
+    }  # fmt: skip
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    """What a run ends with: accuracies, then the price of each stage."""
+    teacher, methods = result["teacher"], result["methods"]
+    before, after = methods[result["before"]], methods[result["after"]]
+    accuracy = Table(box=box.SIMPLE_HEAD, title=f"{result['name']}: {result['task']}, seed {result['seed']}")
+    for heading in ("", "accuracy", "95 % interval", "n"):
+        accuracy.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
+    rate, interval = teacher["pass_rate"], teacher["pass_rate_ci95"]
+    accuracy.add_row(
+        f"teacher pass rate ({_short(teacher['model'])})", _percent(rate), _interval(interval), str(teacher["samples"])
+    )
+    accuracy.add_row(f"student before ({result['before']})", *_method(before))
+    accuracy.add_row(f"student after ({result['after']})", *_method(after))
+    difference = result["difference"]
+    accuracy.add_row(
+        "after − before (paired)",
+        f"{100 * difference['accuracy']:+.1f}",
+        f"{100 * difference['ci95'][0]:+.1f} … {100 * difference['ci95'][1]:+.1f}",
+        str(after["n"]),
+    )
+    stages = Table(box=box.SIMPLE_HEAD)
+    for heading in ("stage", "wall time", "peak memory", "tokens", "cost"):
+        stages.add_column(heading, justify="left" if heading == "stage" else "right", no_wrap=True)
+    for name, stage in result["stages"].items():
+        stages.add_row(
+            name,
+            _duration(stage["wall_seconds"]),
+            _gib(stage["peak_gpu_nvml_gib"] or stage["peak_memory_gib"]),
+            _count(stage["num_tokens"]),
+            _usd(stage["cost_usd"]),
+        )
+    stages.add_row("all", _duration(result["wall_seconds"]), "", "", _usd(result["cost_usd"]))
+    return [accuracy, stages]
+
+
+def notes(result: Mapping[str, Any]) -> list[str]:
+    """The lines under the tables: what the figures rest on."""
+    curation, student = result["curation"], result["student"]
+    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(curation["dropped"].items())) or "none"
+    before, after = (result["methods"][result[key]] for key in ("before", "after"))
+    chosen = ", ".join(f"{name} {_percent(row['accuracy'])}" for name, row in result["validation"].items())
+    price = result["usd_per_hour"]
+    return [
+        f"training set: {curation['kept']} rationales kept; dropped: {dropped}",
+        f"student: {_short(student['model'])}, {student['method']}, {student['trainable_parameters']:,} trainable "
+        f"parameters, {student['tokens_per_second']:.0f} tok/s in training",
+        f"prompt before: the best on validation ({chosen})",
+        f"cut off at max_tokens: {before['truncated']} before, {after['truncated']} after; errored: "
+        f"{before['errored']} and {after['errored']}",
+        "cost: no price given (cost.usd_per_hour)" if price is None else f"cost: wall time × {price:g} USD per hour",
+    ]
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """report.md: the same tables and notes."""
+    lines = []
+    for table in tables(result):
+        if table.title:
+            lines += [f"# {table.title}", ""]
+        columns = [list(column.cells) for column in table.columns]
+        lines.append("| " + " | ".join(str(column.header) for column in table.columns) + " |")
+        lines.append("|" + "|".join("---" if i == 0 else "--:" for i in range(len(columns))) + "|")
+        lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in zip(*columns, strict=True)]
+        lines.append("")
+    return "\n".join([*lines, *(f"* {note}" for note in notes(result)), ""])
+
+
+def _method(method: Mapping[str, Any]) -> tuple[str, str, str]:
+    return _percent(method["accuracy"]), _interval(method["ci95"]), str(method["n"])
+
+
+def _short(model: str) -> str:
+    return model.removeprefix("starter:").rsplit("/", 1)[-1]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
+
+
+def _interval(bounds: tuple[float, float]) -> str:
+    return f"{100 * bounds[0]:.1f} … {100 * bounds[1]:.1f}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+
+
+def _gib(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} GiB"
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _usd(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f} USD"
