@@ -4,6 +4,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,7 +85,7 @@ def models(as_json: AsJson = False) -> None:
 
         from fcot_lite.models import describe
 
-        rows = describe()
+        rows = [asdict(row) for row in describe()]
         if as_json:
             print(json.dumps(rows, indent=2))
             return

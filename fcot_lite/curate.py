@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fcot_lite.answers import grade
+from fcot_lite.answers import accepted, grade
 from fcot_lite.prompts import Message, completion_ids, prompt_ids
 from fcot_lite.recipe import CurateBlock
 from fcot_lite.records import Example, Problem, Sample
@@ -53,7 +53,7 @@ def curate(
             verdict = grade(sample.text, problem, "strict", finish_reason=sample.finish_reason)
             completion = f"{rationale(sample.text)}\nThe answer is {problem.target}.".lstrip()
             reason = None
-            if not verdict.correct:
+            if not accepted(sample.finish_reason, verdict):
                 reason = verdict.reason
             elif prompt_length + len(completion_ids(tokenizer, completion)) > block.max_length:
                 reason = "over max_length"

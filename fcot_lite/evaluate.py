@@ -7,7 +7,7 @@ item where it stopped, and a second training seed does not evaluate the untraine
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from fcot_lite import stats, tasks
 from fcot_lite.answers import grade
@@ -103,9 +103,7 @@ class Evaluation:
 
 def summary(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Accuracy with its Wilson interval, and the four counts."""
-    counts = {
-        name: sum(item["outcome"] == name for item in items) for name in ("correct", "wrong", "truncated", "errored")
-    }
+    counts = {name: sum(item["outcome"] == name for item in items) for name in get_args(Outcome)}
     low, high = stats.wilson(counts["correct"], len(items))
     return {"accuracy": counts["correct"] / len(items), "ci95": [low, high], "n": len(items), **counts}
 

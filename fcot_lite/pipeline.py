@@ -1,5 +1,7 @@
 """The stages in order, each in a process of its own; a stage whose inputs have not changed is not run again."""
 
+import contextlib
+import json
 import os
 import select
 import shutil
@@ -157,8 +159,6 @@ def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Di
 
 def _follow(process: subprocess.Popen[bytes], reading: int, display: Display, meter: "_StageMeter") -> str:
     """Shows the stage's progress until it ends; returns its last words."""
-    import json
-
     buffered, error = b"", ""
     while True:
         ready, _, _ = select.select([reading], [], [], 1.0)
@@ -189,10 +189,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Ends whatever is left of the stage's process group, and waits for the stage itself."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -230,7 +228,7 @@ class _StageMeter:
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        total = {"key": self._key}
+        total: dict[str, Any] = {"key": self._key}
         for key, value in asdict(self._meter.reading()).items():
             old = self._before.get(key)
             known = [figure for figure in (old, value) if figure is not None]

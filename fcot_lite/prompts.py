@@ -52,7 +52,7 @@ def prompt_ids(tokenizer: Any, turns: Sequence[Message], where: str) -> tuple[in
 
 
 def completion_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    """Token ids of an assistant's answer and of the token that ends its turn. Control tokens in `text` are spelt out."""
+    """Token ids of an answer and of the token that ends its turn. Control tokens inside `text` are spelt out."""
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return (*ids, end_of_turn_id(tokenizer))
 

@@ -147,7 +147,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):  # aliases let ten lines unfold into gigabytes
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases are not used in recipes", event.start_mark)
         return super().compose_node(parent, index)
 
@@ -159,7 +159,7 @@ _Loader.add_implicit_resolver(
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in `path`, with `key.path=value` overrides (values are YAML). Raises RecipeError listing every fault."""
+    """The recipe in `path`, with `key.path=value` overrides (values are YAML). Raises RecipeError with every fault."""
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_RECIPE_BYTES + 1)
