@@ -69,6 +69,9 @@ def sample(context: Context) -> dict[str, Any]:
             engine=teacher.engine,
             tokenizer=tokenizer,
         )
+        reused = _reused_at_first(
+            context, store.count(campaign.hash, [q.key(i) for q in asked for i in range(teacher.n)])
+        )
         engines = _Engines(context)
         try:
             drawn = draw(
@@ -98,8 +101,8 @@ def sample(context: Context) -> dict[str, Any]:
         "weights_hash": weights_hash,
         "campaign": campaign.hash,
         "samples": total,
-        "samples_new": drawn.new,
-        "samples_reused": drawn.reused,
+        "samples_new": total - reused,
+        "samples_reused": reused,
         "pass_rate": accepted / total,
         "pass_rate_ci95": list(stats.clustered_wilson(by_problem)),
         "coverage": sum(right > 0 for right, _ in by_problem) / len(by_problem),
@@ -109,6 +112,15 @@ def sample(context: Context) -> dict[str, Any]:
         "tokens_per_second": drawn.num_tokens_new / drawn.wall_seconds if drawn.new else None,
         "outputs": _hashes(context.run_dir, ["samples.jsonl"]),
     }
+
+
+def _reused_at_first(context: Context, reused: int) -> int:
+    """How many samples were there when this run first asked: what an interrupted attempt drew counts as new."""
+    file, recipe = context.run_dir / "stages" / "sample.first.json", context.recipe.hash()
+    if file.exists() and (first := read_json(file))["recipe"] == recipe:
+        return int(first["reused"])
+    write_json(file, {"recipe": recipe, "reused": reused})
+    return reused
 
 
 def curate(context: Context) -> dict[str, Any]:

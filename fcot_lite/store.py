@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,6 +117,10 @@ class SampleStore:
     def num_tokens_cancelled(self, campaign: str) -> int:
         row = self._database.execute("SELECT num_tokens_cancelled FROM campaign WHERE hash = ?", (campaign,)).fetchone()
         return int(row[0]) if row else 0
+
+    def count(self, campaign: str, keys: Collection[SampleKey]) -> int:
+        """How many of these samples are there."""
+        return len(self.read(campaign).keys() & set(keys))
 
     def read(self, campaign: str) -> dict[SampleKey, Sample]:
         """All sound samples of the campaign. A row whose checksum fails is set aside in the table `damaged`, so that
