@@ -47,11 +47,11 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value in `path`. Raises DataError naming the file where it is missing or not JSON."""
+    """The value in `path`. Raises DataError naming the file where it cannot be read or is not JSON."""
     try:
         return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON ({error})") from None
 
@@ -59,13 +59,16 @@ def read_json(path: Path) -> Any:
 def read_jsonl(path: Path) -> list[Any]:
     """The rows of `path` in order. Raises DataError naming file and line."""
     rows = []
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    rows.append(json.loads(line))
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}:{number}: not valid JSON ({error})") from None
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    try:
+                        rows.append(json.loads(line))
+                    except (ValueError, RecursionError) as error:
+                        raise DataError(f"{path}:{number}: not valid JSON ({error})") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
     return rows
 
 
@@ -84,8 +87,8 @@ def lock(path: Path, what: str) -> int:
 
     Raises ResourceError naming the holder where another process has it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ResourceError(f"{path}: {error.strerror}; make the folder writable") from None
