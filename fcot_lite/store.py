@@ -62,15 +62,29 @@ class SampleStore:
         self._lock = lock(path.with_name(path.name + ".lock"), "the sample store")
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION):
-                raise DataError(f"{path}: written by another version of fcot-lite (schema {version}); move it away")
-            self._database.executescript(f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
         except sqlite3.DatabaseError as error:
             os.close(self._lock)
             raise _storage_fault(path, error) from error
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        # A flipped bit can leave bytes that are no UTF-8: the row's checksum has to tell, not an error for all rows.
+        self._database.text_factory = lambda text: text.decode("utf-8", "replace")
+        try:
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA_VERSION):
+                raise DataError(
+                    f"{self.path}: written by another version of fcot-lite (schema {version}); move it away"
+                )
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
+            self._database.executescript(f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
+        except sqlite3.DatabaseError as error:
+            raise _storage_fault(self.path, error) from error
 
     def __enter__(self) -> "SampleStore":
         return self
@@ -93,13 +107,15 @@ class SampleStore:
         return campaign
 
     def put(self, campaign: str, samples: Sequence[tuple[str, Sample]], engine: str) -> None:
-        """Adds (prompt hash, sample) pairs, durably: they survive a kill as soon as this returns."""
+        """Adds (prompt hash, sample) pairs, durably: they survive a kill as soon as this returns.
+
+        Lone surrogates, which SQLite can't store, become question marks (see `storable`).
+        """
         rows = []
         for prompt, s in samples:
-            # A generation that was cut inside a character can hold lone surrogates, which SQLite can't store.
-            text = s.text.encode("utf-8", "replace").decode()
-            row = (campaign, s.problem_id, prompt, s.sample_index, s.seed, text, s.answer_text)
-            row = (*row, s.finish_reason, s.num_prompt_tokens, s.num_tokens, engine)  # type: ignore[assignment]
+            answer_text = None if s.answer_text is None else storable(s.answer_text)
+            row: tuple[Any, ...] = (campaign, s.problem_id, prompt, s.sample_index, s.seed, storable(s.text))
+            row = (*row, answer_text, s.finish_reason, s.num_prompt_tokens, s.num_tokens, engine)
             rows.append((*row, _checksum(row)))
         with self._transaction():
             self._database.executemany(
@@ -151,13 +167,20 @@ class SampleStore:
             yield
             self._database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
             raise _storage_fault(self.path, error) from error
+        finally:
+            if self._database.in_transaction:  # also after an interrupt: the next transaction has to begin
+                self._database.execute("ROLLBACK")
+
+
+def storable(text: str) -> str:
+    """The text as the store keeps it: a generation that was cut inside a character can hold lone surrogates."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _checksum(row: tuple[Any, ...]) -> str:
-    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:16]
+    # `default`: a damaged row can hold bytes where a text was.
+    return hashlib.sha256(json.dumps(row, default=repr).encode()).hexdigest()[:16]
 
 
 def _storage_fault(path: Path, error: sqlite3.DatabaseError) -> DataError | ResourceError:

@@ -10,7 +10,7 @@ from fcot_lite.errors import DataError
 from fcot_lite.prompts import Message, end_of_turn_id, prompt_ids
 from fcot_lite.recipe import EngineBlock, Sampling
 from fcot_lite.records import Problem, Sample
-from fcot_lite.store import SampleKey, SampleStore, derive_seed, prompt_hash
+from fcot_lite.store import SampleKey, SampleStore, derive_seed, prompt_hash, storable
 
 Progress = Callable[[int, int, str], None]
 
@@ -124,7 +124,8 @@ def draw(
             while True:
                 batch = [item for item in (next(queue, None) for _ in range(window - len(in_flight))) if item]
                 in_flight.update(batch)
-                engine.submit([_request(campaign, key, question, index) for key, (question, index) in batch])
+                if batch:
+                    engine.submit([_request(campaign, key, question, index) for key, (question, index) in batch])
                 if not in_flight:
                     break
                 finished = []
@@ -132,15 +133,15 @@ def draw(
                     question, index = in_flight.pop(done.key)
                     key = question.key(index)
                     sample = Sample(
-                        question.problem.id, index, done.text, None, done.finish_reason,
+                        question.problem.id, index, storable(done.text), None, done.finish_reason,
                         done.num_prompt_tokens, done.num_tokens, derive_seed(campaign.hash, key),
                     )  # fmt: skip
-                    finished.append((key.prompt_hash, sample))
-                    have[key] = sample
-                    num_tokens += done.num_tokens
+                    finished.append((key, sample))
                 if finished:
-                    store.put(campaign.hash, finished, engine.version)
+                    store.put(campaign.hash, [(key.prompt_hash, sample) for key, sample in finished], engine.version)
+                    have.update(finished)
                     new += len(finished)
+                    num_tokens += sum(sample.num_tokens for _, sample in finished)
                 seconds = time.monotonic() - started
                 progress(reused + new, len(wanted), f"{what}, {num_tokens / max(seconds, 1e-9):.0f} tok/s")
         except KeyboardInterrupt:

@@ -1,0 +1,292 @@
+"""A sampling run: interrupted anywhere and resumed it is the uninterrupted run, and asks nothing twice."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_engine import Answer, FakeEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcot_lite import teacher
+from fcot_lite.errors import DataError, EngineError
+from fcot_lite.recipe import EngineBlock, Sampling
+from fcot_lite.records import Problem, Sample
+from fcot_lite.store import SampleKey, SampleStore
+from fcot_lite.teacher import Campaign, Drawn, Question, draw
+
+SAMPLING = Sampling(max_tokens=20, temperature=0.7)
+ASKED = [Question(Problem(f"p/{i}", f"{i} + {i}?", str(2 * i)), (1, 2, i)) for i in range(5)]
+
+
+@dataclass
+class Bench:
+    """A store and what it takes to draw from it. `shown` is what progress was told."""
+
+    store: SampleStore
+    shown: list[tuple[int, int, str]]
+
+    def campaign(self, description: str = "a") -> Campaign:
+        return Campaign(self.store.add_campaign({"weights": description}), SAMPLING, (2,))
+
+    def draw(self, n: int, engine: FakeEngine | None, *, max_num_seqs: int = 2, campaign: str = "a") -> Drawn:
+        def start() -> FakeEngine:
+            assert engine is not None, "nothing was missing, so no engine was needed"
+            return engine
+
+        return draw(
+            self.store,
+            self.campaign(campaign),
+            ASKED,
+            n,
+            start_engine=start,
+            max_num_seqs=max_num_seqs,
+            progress=lambda *message: self.shown.append(message),
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Any:
+    with SampleStore(tmp_path / "samples.sqlite") as store:
+        yield Bench(store, [])
+
+
+def straight(tmp_path: Path, n: int) -> list[list[Sample]]:
+    with SampleStore(tmp_path / "straight.sqlite") as store:
+        return Bench(store, []).draw(n, FakeEngine()).samples
+
+
+def asked_for(engine: FakeEngine) -> list[tuple[tuple[int, ...], int]]:
+    return [(request.prompt_token_ids, request.seed) for request in engine.submitted]
+
+
+def test_every_question_gets_its_own_samples_in_order(bench: Bench) -> None:
+    engine = FakeEngine()
+    drawn = bench.draw(3, engine)
+    assert (drawn.new, drawn.reused) == (15, 0)
+    for question, samples in zip(ASKED, drawn.samples, strict=True):
+        assert [s.sample_index for s in samples] == [0, 1, 2]
+        assert {s.problem_id for s in samples} == {question.problem.id}
+        # The fake writes seed and prompt into its answer: a mixed-up one would not fit.
+        assert [s.text for s in samples] == [f"{s.seed} {question.prompt_token_ids}" for s in samples]
+    assert drawn.num_tokens_new == sum(s.num_tokens for row in drawn.samples for s in row)
+    assert all((r.sampling, r.stop_token_ids, r.use_adapter) == (SAMPLING, (2,), False) for r in engine.submitted)
+    assert bench.store.num_tokens_cancelled(bench.campaign().hash) == 0
+
+
+def test_raising_n_draws_only_the_difference(bench: Bench) -> None:
+    two = bench.draw(2, FakeEngine())
+    engine = FakeEngine()
+    four = bench.draw(4, engine)
+    assert [row[:2] for row in four.samples] == two.samples
+    assert (four.new, four.reused, len(engine.submitted)) == (10, 10, 10)
+    assert not {s.seed for row in two.samples for s in row} & {r.seed for r in engine.submitted}
+    # The other way round: a straight n = 4 asks for the same.
+    with SampleStore(bench.store.path.with_name("straight")) as store:
+        assert Bench(store, []).draw(4, FakeEngine()).samples == four.samples
+
+
+def test_no_engine_is_started_when_nothing_is_missing(bench: Bench) -> None:
+    first = bench.draw(2, FakeEngine())
+    for n in (2, 1):
+        again = bench.draw(n, None)
+        assert again.samples == [row[:n] for row in first.samples]
+        assert (again.new, again.reused, again.num_tokens_new) == (0, 5 * n, 0)
+
+
+def test_another_campaign_shares_nothing(bench: Bench) -> None:
+    bench.draw(2, FakeEngine())
+    engine = FakeEngine()
+    assert bench.draw(2, engine, campaign="b").new == 10
+    assert len(engine.submitted) == 10
+
+
+def test_another_prompt_of_the_same_problem_is_drawn_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.draw(1, FakeEngine())
+    edited = [replace(ASKED[0], prompt_token_ids=(9, 9)), *ASKED[1:]]
+    monkeypatch.setattr("test_teacher.ASKED", edited)
+    engine = FakeEngine()
+    assert bench.draw(1, engine).new == 1
+    assert [request.prompt_token_ids for request in engine.submitted] == [(9, 9)]
+
+
+def polls_of_a_whole_run(tmp_path: Path) -> int:
+    engine = FakeEngine()
+    with SampleStore(tmp_path / "whole.sqlite") as store:
+        Bench(store, []).draw(3, engine)
+    return engine.polls
+
+
+@pytest.mark.parametrize("fault", ["interrupted_at_poll", "dies_at_poll"])
+def test_stopped_at_any_poll_and_resumed(tmp_path: Path, fault: str) -> None:
+    polls = polls_of_a_whole_run(tmp_path)
+    assert polls > 6
+    expected = straight(tmp_path, 3)
+    for k in range(1, polls + 1):
+        with SampleStore(tmp_path / f"{k}.sqlite") as store:
+            bench = Bench(store, [])
+            stopped, resumed = FakeEngine(**{fault: k}), FakeEngine()
+            with pytest.raises(KeyboardInterrupt if fault == "interrupted_at_poll" else EngineError):
+                bench.draw(3, stopped)
+            kept = store.read(bench.campaign().hash)
+            cancelled = store.num_tokens_cancelled(bench.campaign().hash)
+            drawn = bench.draw(3, resumed)
+            assert drawn.samples == expected
+            assert (drawn.reused, drawn.new) == (len(kept), 15 - len(kept))
+            # Nothing is asked twice: what the first run finished, the second does not ask for.
+            assert len(resumed.submitted) == 15 - len(kept)
+            assert not {s.seed for s in kept.values()} & {request.seed for request in resumed.submitted}
+            # Every token is either in a sample or counted as cancelled, and the second run cancels none.
+            assert stopped.num_tokens_generated() == cancelled + sum(s.num_tokens for s in kept.values())
+            assert cancelled > 0
+            assert store.num_tokens_cancelled(bench.campaign().hash) == cancelled
+
+
+def test_interrupted_again_and_again(tmp_path: Path, bench: Bench) -> None:
+    engines = []
+    while True:
+        engines.append(FakeEngine(interrupted_at_poll=2))
+        try:
+            drawn = bench.draw(3, engines[-1])
+            break
+        except KeyboardInterrupt:
+            continue
+    assert drawn.samples == straight(tmp_path, 3)
+    assert len(engines) == 5  # a poll of three samples each
+    samples = sum(s.num_tokens for row in drawn.samples for s in row)
+    cancelled = bench.store.num_tokens_cancelled(bench.campaign().hash)
+    assert sum(engine.num_tokens_generated() for engine in engines) == samples + cancelled
+
+
+def test_an_interrupt_cancels_what_is_in_flight(bench: Bench) -> None:
+    engine = FakeEngine(interrupted_at_poll=2)
+    with pytest.raises(KeyboardInterrupt):
+        bench.draw(3, engine)
+    finished = len(bench.store.read(bench.campaign().hash))
+    assert len(engine.cancelled) == len(engine.submitted) - finished > 0
+
+
+def test_an_interrupt_while_samples_are_stored_loses_no_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine()
+    put = SampleStore.put
+
+    def interrupted(store: SampleStore, *arguments: Any) -> None:
+        if engine.polls == 2:
+            raise KeyboardInterrupt
+        put(store, *arguments)
+
+    monkeypatch.setattr(SampleStore, "put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bench.draw(3, engine)
+    kept = bench.store.read(bench.campaign().hash)
+    assert len(kept) == 3
+    cancelled = bench.store.num_tokens_cancelled(bench.campaign().hash)
+    assert engine.num_tokens_generated() == cancelled + sum(s.num_tokens for s in kept.values())
+
+
+def test_an_engine_that_cannot_start_leaves_the_store_as_it_was(bench: Bench) -> None:
+    def start() -> FakeEngine:
+        raise EngineError("no memory")
+
+    campaign = bench.campaign()
+    with pytest.raises(EngineError, match="no memory"):
+        draw(bench.store, campaign, ASKED, 2, start_engine=start, max_num_seqs=2, progress=lambda *_: None)
+    assert bench.store.read(campaign.hash) == {}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 3), st.integers(1, 20))
+def test_the_window_is_never_exceeded(
+    tmp_path_factory: pytest.TempPathFactory, n: int, max_num_seqs: int, per_poll: int
+) -> None:
+    engine = FakeEngine(per_poll=per_poll)
+    with SampleStore(tmp_path_factory.mktemp("store") / "s") as store:
+        drawn = Bench(store, []).draw(n, engine, max_num_seqs=max_num_seqs)
+    assert drawn.new == len(engine.submitted) == 5 * n
+    assert engine.most_pending == min(5 * n, 4 * max_num_seqs)
+
+
+def test_what_a_run_returns_is_what_a_second_run_reads(bench: Bench) -> None:
+    hostile = FakeEngine(lambda request: Answer(f"\ud800\x00\u2028 {request.seed}", "length", 4))
+    first = bench.draw(2, hostile)
+    assert bench.draw(2, None).samples == first.samples
+    assert {s.finish_reason for row in first.samples for s in row} == {"length"}
+
+
+def test_answers_arrive_where_they_belong(bench: Bench) -> None:
+    engine = FakeEngine(answer=None)
+    engine.enqueue(*(Answer(f"answer {i}") for i in range(10)))
+    drawn = bench.draw(2, engine)
+    assert [s.text for row in drawn.samples for s in row] == [f"answer {i}" for i in range(10)]
+
+
+def test_progress_counts_every_sample_once(bench: Bench) -> None:
+    bench.draw(1, FakeEngine())
+    bench.shown.clear()
+    bench.draw(3, FakeEngine())
+    done = [done for done, _, _ in bench.shown]
+    assert bench.shown[0] == (5, 15, "loading the model")
+    assert done == sorted(done)
+    assert done[-1] == 15
+    assert {total for _, total, _ in bench.shown} == {15}
+
+
+def test_a_damaged_sample_is_drawn_again_and_comes_out_the_same(bench: Bench) -> None:
+    expected = bench.draw(2, FakeEngine()).samples
+    bench.store._database.execute("UPDATE sample SET text = text || '!' WHERE problem_id = 'p/3' AND sample_index = 1")
+    engine = FakeEngine()
+    drawn = bench.draw(2, engine)
+    assert drawn.samples == expected
+    assert asked_for(engine) == [(ASKED[3].prompt_token_ids, expected[3][1].seed)]
+
+
+def ids_of_words(tokenizer: Any, turns: Any, where: str) -> tuple[int, ...]:
+    return tuple(range(len(turns[0]["content"].split())))
+
+
+def test_a_prompt_that_leaves_no_room_is_named_before_the_engine_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "prompt_ids", ids_of_words)
+    problems = [question.problem for question in ASKED]
+    chats = [[{"role": "user", "content": "word " * length}] for length in (1, 2, 30, 4, 5)]
+    fits = EngineBlock(max_model_len=50)
+    assert len(teacher.questions(None, problems, chats, SAMPLING, fits)) == 5
+    with pytest.raises(DataError, match=r"p/2: the prompt has 30 tokens, .* leaves 29; raise engine\.max_model_len"):
+        teacher.questions(None, problems, chats, SAMPLING, EngineBlock(max_model_len=49))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights_hash": "v"},
+        {"adapter_hash": "a"},
+        {"prompt": {"template": "{question}?"}},
+        {"sampling": SAMPLING.model_copy(update={"temperature": 0.8})},
+        {"sampling": SAMPLING.model_copy(update={"seed": 1})},
+        {"sampling": SAMPLING.model_copy(update={"max_tokens": 21})},
+        {"engine": EngineBlock.model_validate({"max_model_len": 64, "quantization": "awq"})},
+        {"tokenizer": 3},
+    ],
+    ids=str,
+)
+def test_what_makes_a_campaign(bench: Bench, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]) -> None:
+    monkeypatch.setattr(teacher, "end_of_turn_id", lambda tokenizer: tokenizer)
+    given: dict[str, Any] = {
+        "weights_hash": "w",
+        "prompt": {"template": "{question}"},
+        "sampling": SAMPLING,
+        "engine": EngineBlock(max_model_len=64),
+        "tokenizer": 2,
+    }
+    campaign = teacher.open_campaign(bench.store, **given)
+    faster = EngineBlock(max_model_len=128, max_num_seqs=8)  # shapes no text
+    assert teacher.open_campaign(bench.store, **{**given, "engine": faster}).hash == campaign.hash
+    other = teacher.open_campaign(bench.store, **{**given, **change})
+    assert other.hash != campaign.hash
+    assert other.use_adapter == ("adapter_hash" in change)
+
+
+def test_the_key_of_a_sample() -> None:
+    one, two = ASKED[0].key(0), replace(ASKED[0], prompt_token_ids=(1, 20)).key(0)
+    assert one == SampleKey("p/0", one.prompt_hash, 0)
+    assert one.prompt_hash != two.prompt_hash != replace(ASKED[0], prompt_token_ids=(12, 0)).key(0).prompt_hash
