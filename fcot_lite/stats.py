@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
-RESAMPLES = 10_000  # moves the ends of a 95 % interval by about 0.0003 from seed to seed at 1,000 problems
+RESAMPLES = 10_000  # moves the ends of a 95 % interval by 0.0005 (standard deviation over seeds, 1,000 problems)
 
 
 def wilson(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -64,7 +64,7 @@ def paired_difference(before: Sequence[bool], after: Sequence[bool], seed: int =
     lost = sum(bool(b) > bool(a) for b, a in zip(before, after, strict=True))
     # Drawing n problems with replacement draws the numbers of gained, lost and unchanged ones from a multinomial
     # distribution: the same bootstrap without 10,000 x n indices.
-    draws = np.random.default_rng(seed).multinomial(n, [gained / n, lost / n, 1 - (gained + lost) / n], size=RESAMPLES)
+    draws = np.random.default_rng(seed).multinomial(n, [gained / n, lost / n, (n - gained - lost) / n], size=RESAMPLES)
     low, high = np.percentile((draws[:, 0] - draws[:, 1]) / n, [2.5, 97.5])
     return (gained - lost) / n, float(low), float(high)
 
@@ -74,4 +74,5 @@ def _wilson(proportion: float, n: float, confidence: float) -> tuple[float, floa
     centre = proportion + z**2 / (2 * n)
     margin = z * math.sqrt(proportion * (1 - proportion) / n + z**2 / (4 * n**2))
     scale = 1 + z**2 / n
-    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
+    # Rounding must not push the ends past the proportion itself: 0 of 10 begins at 0, not at 2e-17.
+    return max(0.0, min(proportion, (centre - margin) / scale)), min(1.0, max(proportion, (centre + margin) / scale))

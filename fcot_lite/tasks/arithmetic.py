@@ -93,14 +93,12 @@ def _gsm8k_rows(split: str) -> list[Problem]:
         where = f"{name}:{index + 1}"
         row = _json(line, where)
         try:
-            question, answer = row["question"], row["answer"]
-            steps, target = re.sub(r"<<[^<>]*>>", "", answer).split("#### ")
-        except (KeyError, TypeError, ValueError):
+            question = row["question"].strip()
+            steps, target = re.sub(r"<<[^<>]*>>", "", row["answer"]).split("#### ")
+        except (KeyError, TypeError, ValueError, AttributeError):
             raise DataError(f'{where}: not a row {{"question": …, "answer": "… #### n"}}') from None
         solution = f"{steps.strip()}\nThe answer is {target.strip()}."
-        problems.append(
-            Problem(f"gsm8k/{split}/{index}", question.strip(), target.strip(), "number", {"solution": solution})
-        )
+        problems.append(Problem(f"gsm8k/{split}/{index}", question, target.strip(), "number", {"solution": solution}))
     return problems
 
 
