@@ -253,8 +253,12 @@ def test_hold_out_partitions_and_keeps_duplicates_together(questions: list[str])
 
 @pytest.mark.parametrize(("n", "expected"), [(7473, 500), (1000, 100), (415, 42), (100, 30), (40, 20), (2, 1), (1, 0)])
 def test_validation_is_a_tenth_within_bounds(n: int, expected: int) -> None:
-    _, validation = hold_out([Problem(f"t/{i}", f"question {i}", "1") for i in range(n)], "key")
+    problems = [Problem(f"t/{i}", f"question {i}", "1") for i in range(n)]
+    _, validation = hold_out(problems, "key")
     assert len(validation) == expected
+    if n > 2:
+        assert texts(validation) != texts(problems[:expected])
+        assert texts(validation) != texts(hold_out(problems, "another key")[1])
 
 
 def test_without_drops_questions_that_differ_in_case_and_space_only() -> None:
