@@ -14,13 +14,12 @@ from fcot_lite.answers import grade
 from fcot_lite.engines import Engine
 from fcot_lite.files import write_jsonl
 from fcot_lite.prompts import load_tokenizer, messages
-from fcot_lite.recipe import Recipe
+from fcot_lite.recipe import FINE_TUNED, Recipe
 from fcot_lite.records import Problem, Sample, Verdict
 from fcot_lite.store import SampleStore
 from fcot_lite.teacher import Progress, Question, draw, open_campaign, questions
 
 Outcome = Literal["correct", "wrong", "truncated", "errored"]
-AFTER = "fine_tune_cot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +129,17 @@ def evaluate(
     best = max(recipe.evaluate.before, key=lambda name: validation[name]["accuracy"])
     items = {
         best: evaluation.items(before, best, evaluation.test, f"test before ({best})"),
-        AFTER: evaluation.items(after, recipe.student.prompt, evaluation.test, "test after"),
+        FINE_TUNED: evaluation.items(after, recipe.student.prompt, evaluation.test, "test after"),
     }
     for name, rows in items.items():
         write_jsonl(folder / f"{name}.jsonl", rows)
     right = {name: [bool(row["correct"]) for row in rows] for name, rows in items.items()}
-    difference, low, high = stats.paired_difference(right[best], right[AFTER])
+    difference, low, high = stats.paired_difference(right[best], right[FINE_TUNED])
     return {
         "methods": {name: summary(rows) for name, rows in items.items()},
         "validation": validation,
         "before": best,
-        "after": AFTER,
+        "after": FINE_TUNED,
         "difference": {"accuracy": difference, "ci95": [low, high]},
         "num_tokens": evaluation.num_tokens,
     }

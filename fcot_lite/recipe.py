@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
@@ -19,15 +19,26 @@ from fcot_lite.errors import RecipeError
 from fcot_lite.files import sha256_json
 
 MAX_RECIPE_BYTES = 1_000_000  # a recipe is some 60 lines; a file far beyond that is the wrong file
+FINE_TUNED = "fine_tune_cot"  # the trained student's key among the methods of a result, where prompts are keys too
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Raises ValueError for what JSON can't hold: YAML has dates, sets and bytes, infinities and half characters."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number")
+    if isinstance(value, str):
+        value.encode()  # UnicodeEncodeError is a ValueError
+    elif value is not None and not isinstance(value, bool | int | float):
+        raise ValueError(f"must be text, a number, true, false, null, a list or a block, not a {type(value).__name__}")
     return value
 
 
-Options = dict[str, Annotated[Any, AfterValidator(_finite)]]
+Option = Annotated[Any, AfterValidator(_plain)]
+Options = dict[str, Option]
 # One folder name: letters, digits, dot, underscore and dash, so that a run can't climb out of runs/.
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
 
@@ -71,6 +82,7 @@ class EngineBlock(BaseModel):
     """vLLM's engine arguments; what is not named here is passed on as it stands."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, Option]
     max_model_len: PositiveInt
     max_num_seqs: PositiveInt = 64
 
@@ -151,11 +163,33 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases are not used in recipes", event.start_mark)
         return super().compose_node(parent, index)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        # YAML 1.1 takes 012 for 10 (octal) and 1:30 for 90 (base 60).
+        if not re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is no decimal number; put it in quotes if it is text", node.start_mark
+            )
+        return super().construct_yaml_int(node)
 
-# YAML 1.1 as PyYAML reads it takes 1e-5 for a string.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        # Other styles than double quotes fold Unicode's line separators into spaces.
+        return self.represent_scalar(
+            "tag:yaml.org,2002:str", data, '"' if re.search("[\x85\u2028\u2029]", data) else None
+        )
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Dumper.add_representer(str, _Dumper.represent_str)
+# YAML 1.1 as PyYAML reads it takes 1e-5 for a string. The dumper has to know, or it writes the string without quotes.
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -193,6 +227,8 @@ def build(value: Mapping[str, Any], where: str) -> Recipe:
     for name, prompt in recipe.prompts.items():
         if prompt.template.count("{question}") != 1:
             faults.append(f"  prompts.{name}.template: must hold {{question}} exactly once")
+    if FINE_TUNED in recipe.prompts:
+        faults.append(f"  prompts.{FINE_TUNED}: the results call the trained student so; take another name")
     if recipe.student.prompt not in recipe.evaluate.before:
         faults.append("  evaluate.before: must hold student.prompt, so that before and after can be compared")
     for key, sampling, engine in (
@@ -211,7 +247,7 @@ def build(value: Mapping[str, Any], where: str) -> Recipe:
 
 def dump(recipe: Recipe) -> str:
     """The complete recipe as YAML, defaults included."""
-    return yaml.safe_dump(recipe.model_dump(), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -243,9 +279,10 @@ def _fault(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         block: Any = Recipe
         for part in fault["loc"][:-1]:
-            block = getattr(block, "model_fields", {}).get(part)
-            block = getattr(block, "annotation", None)
-        known = list(getattr(block, "model_fields", {}))
-        return f"  {key}: unknown key" + (did_you_mean(str(fault["loc"][-1]), known) if known else "")
-    given = "" if fault["type"] == "missing" else f" (it is {str(fault['input'])[:60]!r})"
-    return f"  {key}: {fault['msg']}{given}"
+            # A field of a block, or an entry of a mapping such as `prompts`: dict[name, block].
+            block = block.model_fields[part].annotation if hasattr(block, "model_fields") else get_args(block)[1]
+        known = list(block.model_fields)
+        return f"  {key}: unknown key" + did_you_mean(str(fault["loc"][-1]), known)
+    message = "Should be a block of keys" if fault["type"] in ("model_type", "dict_type") else fault["msg"]
+    given = "" if fault["type"] == "missing" else f" (it is {repr(fault['input'])[:60]})"
+    return f"  {key}: {message}{given}"
