@@ -1,7 +1,12 @@
 """Unit tests see no home, no cache and no network; a test that needs the real ones is marked e2e."""
 
 import os
+import re
+import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,3 +45,59 @@ def isolated(
     cwd = Path.cwd()
     yield
     assert Path.cwd() == cwd
+
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A byte-level BPE of 300 tokens with a ChatML template. As with Qwen's base models, eos is not the token that
+    ends a turn, and the control tokens of the chat have no role by name."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    bpe.train_from_iterator(["The answer is 12. Start with 3. Add 4. What is the result?"] * 9, trainer)
+    bpe.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|endoftext|>", chat_template=CHATML)
+
+
+@pytest.fixture(scope="session")
+def model_dir(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory from which the tokenizer loads as a model's would. It holds no weights."""
+    path = tmp_path_factory.mktemp("model")
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the e2e tests: a folder with one finished run, `e2e`, whose first attempt was interrupted while the teacher was sampling."""
+    from fcot_lite.models import resolve
+
+    resolve("starter:smollm2-135m-instruct", say=print)
+    runs = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "fcot_lite", "run", str(REPOSITORY / "tests" / "e2e.yaml"), "--runs", str(runs)]
+    log = runs / "first.log"
+    with open(log, "w") as stderr:
+        first = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 240
+        while not re.search(r"sample: \d+/48 samples", log.read_text()) and time.monotonic() < deadline:
+            assert first.poll() is None, log.read_text()
+            time.sleep(0.2)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(60) == 130, log.read_text()
+    assert not (runs / "e2e" / "result.json").exists()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    (runs / "stdout.txt").write_text(done.stdout)
+    return runs

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import re
-import signal
 import subprocess
 import sys
 import time
@@ -13,33 +11,10 @@ from pathlib import Path
 import pytest
 
 from fcot_lite.files import read_json, read_jsonl
-from fcot_lite.models import resolve
 
 pytestmark = pytest.mark.e2e
-RECIPE = Path(__file__).parent / "e2e.yaml"
 MOST_MEMORY_GIB = 7  # of the whole process tree, so that a machine with 8 GB passes
-COMMAND = [sys.executable, "-m", "fcot_lite", "run", str(RECIPE)]
-
-
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one finished run, `e2e`, whose first attempt was interrupted while the teacher was sampling."""
-    resolve("starter:smollm2-135m-instruct", say=print)
-    runs = tmp_path_factory.mktemp("runs")
-    log = runs / "first.log"
-    with open(log, "w") as stderr:
-        first = subprocess.Popen([*COMMAND, "--runs", str(runs)], stderr=stderr, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 240
-        while not re.search(r"sample: \d+/48 samples", log.read_text()) and time.monotonic() < deadline:
-            assert first.poll() is None, log.read_text()
-            time.sleep(0.2)
-        first.send_signal(signal.SIGINT)
-        assert first.wait(60) == 130, log.read_text()
-    assert not (runs / "e2e" / "result.json").exists()
-    done = subprocess.run([*COMMAND, "--runs", str(runs)], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    (runs / "stdout.txt").write_text(done.stdout)
-    return runs
+COMMAND = [sys.executable, "-m", "fcot_lite", "run", str(Path(__file__).parent / "e2e.yaml")]
 
 
 @pytest.fixture(scope="session")
