@@ -81,7 +81,7 @@ def model_dir(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For the e2e tests: a folder with one finished run, `e2e`, whose first attempt was interrupted while the teacher was sampling."""
+    """For the e2e tests: a folder with a finished run, `e2e`, that was interrupted once while sampling."""
     from fcot_lite.models import resolve
 
     resolve("starter:smollm2-135m-instruct", say=print)
