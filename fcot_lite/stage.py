@@ -288,13 +288,14 @@ def _hashes(run_dir: Path, names: list[str]) -> dict[str, str]:
 def main() -> None:
     name, run_dir = sys.argv[1], Path(sys.argv[2])
     follow_parent()
-    os.environ.update(ENVIRONMENT)
+    machine = detect()
+    os.environ.update(ENVIRONMENT | {"OMP_NUM_THREADS": str(len(machine.cpus))})
     # A parent started in the background may have left SIGINT ignored; SIGTERM stops as cleanly as Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress = reporter()
     try:
-        context = Context(load(run_dir / "recipe.yaml"), run_dir, detect(), progress)
+        context = Context(load(run_dir / "recipe.yaml"), run_dir, machine, progress)
         write_json(run_dir / "stages" / f"{name}.json", STAGES[name](context))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
