@@ -13,7 +13,7 @@ from fcot_lite.records import Example, Problem, Sample
 
 # The sentence that states the answer, from its start: "So the answer is", "**Answer:**", "#### 12".
 _ANSWER_SENTENCE = re.compile(r"(?i)(?:(?<=[.!?\n])|^)[ \t*]*(?:[a-z]{1,12},?[ \t]+){0,3}(?:the[ \t]+)?(?:final[ \t]+)?"
-                              r"answer(?:[ \t]+is\b|[ \t]*:)|^[ \t]*####", re.MULTILINE)  # fmt: skip
+                              r"answer[*_]{0,3}(?:[ \t]+is\b|[ \t]*:)|^[ \t]*####", re.MULTILINE)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,13 +41,22 @@ def prompt_ids(tokenizer: Any, turns: Sequence[Message], where: str) -> tuple[in
     """Token ids of the chat, ready for the assistant's turn.
 
     Raises DataError where a text holds one of the model's control tokens (`<|im_end|>` …): it would end the
-    question early and speak in the assistant's name.
+    question early and speak in the assistant's name. Also where the template takes no such turns.
     """
+    from jinja2 import TemplateError
+
     for turn in turns:
-        for token in tokenizer.all_special_tokens:
+        for token in control_tokens(tokenizer):
             if token in turn["content"]:
                 raise DataError(f"{where}: the text holds the control token {token!r}; take it out of the data")
-    encoded = tokenizer.apply_chat_template(list(turns), add_generation_prompt=True, tokenize=True, return_dict=True)
+    try:
+        encoded = tokenizer.apply_chat_template(
+            list(turns), add_generation_prompt=True, tokenize=True, return_dict=True
+        )
+    except TemplateError as error:
+        raise DataError(
+            f"{where}: the model's chat template refuses these turns ({error}); some take no `system` message"
+        ) from error
     return tuple(encoded["input_ids"])
 
 
@@ -69,6 +78,15 @@ def end_of_turn_id(tokenizer: Any) -> int:
     start = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
     if whole.startswith(start + "2"):
         rest = tokenizer(whole[len(start) + 1 :], add_special_tokens=False)["input_ids"]
-        if rest and rest[0] in tokenizer.all_special_ids:
+        if rest and rest[0] in control_tokens(tokenizer).values():
             return int(rest[0])
     raise DataError("the chat template does not end the assistant's answer with a token of its own; use another model")
+
+
+def control_tokens(tokenizer: Any) -> dict[str, int]:
+    """Every token that steers the model and is no text, with its id.
+
+    `all_special_tokens` alone holds those with a role (eos, pad …): Qwen's <|im_start|> is not among them.
+    """
+    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return special | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
