@@ -80,7 +80,8 @@ class Evaluation:
             progress=self._progress,
             what=what,
         )
-        self.num_tokens += drawn.num_tokens_new
+        # All of them, as for the teacher: after a resume the count fits the time, which adds up over resumes too.
+        self.num_tokens += sum(sample.num_tokens for (sample,) in drawn.samples)
         return [self._item(question, samples[0]) for question, samples in zip(asked, drawn.samples, strict=True)]
 
     def _item(self, question: Question, sample: Sample) -> dict[str, Any]:

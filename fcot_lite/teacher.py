@@ -116,7 +116,7 @@ def draw(
         engine = start_engine()
         started = time.monotonic()
         tokens_before = engine.num_tokens_generated()
-        work = {f"{campaign.hash}/{k}": item for k, item in enumerate(pending)}
+        work = {"/".join(map(str, (campaign.hash, *q.key(i)))): (q, i) for q, i in pending}
         queue = iter(work.items())
         in_flight: dict[str, tuple[Question, int]] = {}
         window = 4 * max_num_seqs  # enough that the engine never waits for us, little enough to stop quickly
