@@ -1,0 +1,152 @@
+"""TRL's training step on the CPU, with a head that scores only the positions that carry a label.
+
+TRL never holds all the logits, but off CUDA its fused head still scores every position, prompt and padding included,
+and accumulates in float32. Here the head runs on `hidden[labels != -100]`, as TRL's own does on CUDA. The rest is
+TRL's: what is replaced is the forward that `SFTTrainer.compute_loss` calls, and it returns TRL's own output type.
+benchmarks/train_head.py measures the two side by side.
+"""
+
+import logging
+import types
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+TRL_VERSION = "1.16.0"  # whose `SFTTrainer.compute_loss` and `FusedCausalLMOutput` this was written against
+
+# The types whose logits are `lm_head(backbone(...))` and nothing more: no soft cap, scale or router loss.
+# tests/test_labelled_head.py holds each of them against TRL's own head; another type joins by joining the test.
+MODEL_TYPES = ("gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3")
+
+# Rows scored at once: 64 rows of 49,152 logits are 12 MiB in float32 and stay in the cache. 704 rows took 240 ms in
+# chunks of 64 and 520 ms in one piece (two AVX512-BF16 cores). It also bounds the memory: about 40 MiB here.
+ROWS_PER_CHUNK = 64
+
+
+def why_not(model: Any) -> str | None:
+    """None where the labelled-only head serves `model` (the one below any adapter), else the reason it does not."""
+    if version("trl") != TRL_VERSION:
+        return f"TRL {version('trl')} is installed, the labelled-only head is tested with {TRL_VERSION}"
+    if model.device.type != "cpu":
+        return f"on {model.device.type} TRL scores only the labelled positions by itself"
+    if model.config.model_type not in MODEL_TYPES:
+        return f"the labelled-only head is tested with {', '.join(MODEL_TYPES)}, not with {model.config.model_type}"
+    return None
+
+
+def sft_trainer(**arguments: Any) -> Any:
+    """TRL's `SFTTrainer(**arguments)`, with the labelled-only head where that serves; the reason it does not is logged."""
+    return _trainer_class()(**arguments)
+
+
+@cache
+def _trainer_class() -> Any:
+    from trl import SFTTrainer
+
+    class LabelledHeadTrainer(SFTTrainer):  # type: ignore[misc]
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            model = self.accelerator.unwrap_model(self.model)
+            model = model.get_base_model() if hasattr(model, "get_base_model") else model
+            reason = why_not(model)
+            if reason is None:
+                rebind_forward(model)
+            else:
+                logger.info("Training with TRL's own head: %s.", reason)
+
+    return LabelledHeadTrainer
+
+
+def rebind_forward(model: Any) -> None:
+    """Gives `model`, which has TRL's fused head, the labelled-only one for `model(..., labels, fused_lm_head=True)`."""
+    from trl.trainer.utils import FusedCausalLMOutput
+
+    trl_forward = model.forward
+    log_probs_of = _labelled_log_probs().apply
+
+    def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
+        if not fused_lm_head:
+            return trl_forward(*args, labels=labels, **kwargs)
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        kwargs["use_cache"] = False
+        hidden = self.base_model(*args, **kwargs).last_hidden_state[:, :-1]
+        next_tokens = labels[:, 1:]
+        mask = next_tokens != -100
+        head = self.get_output_embeddings()
+        scores = log_probs_of(hidden[mask], head.weight, head.bias, next_tokens[mask])
+        # masked_scatter keeps a batch without labels connected to the model: its gradient is zero, not an error.
+        log_probs, entropy, is_top1 = (score.new_zeros(mask.shape).masked_scatter(mask, score) for score in scores)
+        num_tokens = mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+        return FusedCausalLMOutput(
+            loss=-log_probs.sum() / num_tokens,
+            log_probs=log_probs,
+            entropy=entropy,
+            is_top1=is_top1,
+            label_mask=mask,
+        )
+
+    forward.__wrapped__ = trl_forward  # type: ignore[attr-defined]  # `generate` validates against the model's signature
+    model.forward = types.MethodType(forward, model)
+
+
+@cache
+def _labelled_log_probs() -> Any:
+    import torch
+
+    class LabelledLogProbs(torch.autograd.Function):
+        """Log-probability, entropy and top-1 hit of each target; the last two without gradient.
+
+        The logits are in autocast's dtype and everything after them in float32. The gradient of one log-probability
+        with respect to its logits is `onehot(target) - softmax(logits)`, known as soon as the logits are. So its
+        product with the head is taken while they are in the cache, and the backward only scales rows. Where the head
+        itself is trained, those differences are kept for it: 2 bytes per labelled logit in bfloat16.
+        """
+
+        @staticmethod
+        def forward(ctx: Any, hidden: Any, weight: Any, bias: Any, targets: Any) -> Any:
+            dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden.dtype
+            rows, head = hidden.to(dtype), weight.to(dtype)
+            num_rows, head_is_trained = len(rows), ctx.needs_input_grad[1]
+            log_probs, entropy = hidden.new_empty(2, num_rows, dtype=torch.float32)
+            is_top1 = hidden.new_empty(num_rows, dtype=torch.bool)
+            row_gradients = torch.empty_like(rows)
+            residuals = rows.new_empty(num_rows if head_is_trained else 0, len(head))
+            for start in range(0, num_rows, ROWS_PER_CHUNK):
+                chunk = slice(start, start + ROWS_PER_CHUNK)
+                target = targets[chunk, None]
+                logits = torch.mm(rows[chunk], head.T)
+                if bias is not None:
+                    logits += bias.to(dtype)
+                logits = logits.float()
+                top, top_id = logits.max(-1, keepdim=True)
+                probs = (logits - top).exp_()
+                total = probs.sum(-1, keepdim=True)
+                log_total = top + total.log()
+                probs /= total
+                log_probs[chunk] = (logits.gather(-1, target) - log_total)[:, 0]
+                entropy[chunk] = log_total[:, 0] - torch.linalg.vecdot(probs, logits)
+                is_top1[chunk] = (top_id == target)[:, 0]
+                residual = probs.neg_().scatter_add_(-1, target, torch.ones_like(top)).to(dtype)
+                torch.mm(residual, head, out=row_gradients[chunk])
+                if head_is_trained:
+                    residuals[chunk] = residual
+            ctx.save_for_backward(rows, row_gradients, residuals)
+            ctx.mark_non_differentiable(entropy, is_top1)
+            ctx.dtypes = hidden.dtype, weight.dtype
+            return log_probs, entropy, is_top1
+
+        @staticmethod
+        def backward(ctx: Any, grad: Any, *_: Any) -> Any:
+            rows, row_gradients, residuals = ctx.saved_tensors
+            hidden_dtype, weight_dtype = ctx.dtypes
+            grad_hidden = (row_gradients * grad[:, None]).to(hidden_dtype)
+            if not ctx.needs_input_grad[1]:
+                return grad_hidden, None, None, None
+            residuals = residuals * grad[:, None].to(residuals.dtype)
+            grad_weight = torch.mm(residuals.T, rows).to(weight_dtype)
+            grad_bias = residuals.sum(0).to(weight_dtype) if ctx.needs_input_grad[2] else None
+            return grad_hidden, grad_weight, grad_bias, None
+
+    return LabelledLogProbs
