@@ -139,7 +139,7 @@ def has_gpu() -> bool:
         return True
     if shutil.which("nvidia-smi") is None:
         return False
-    return subprocess.run(["nvidia-smi"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False).returncode == 0
+    return subprocess.run(["nvidia-smi"], capture_output=True, check=False).returncode == 0
 
 
 def has_cpu_torch() -> bool:
