@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import fsync_folder, fsync_tree
-from fcot_lite.labelled_head import labelled_head_trainer
+from fcot_lite.labelled_head import sft_trainer
 from fcot_lite.machine import Machine
 
 GIB = 2**30
@@ -155,7 +155,7 @@ def train(
     try:
         arguments = SFTConfig(**sft_arguments(sft, method, machine, seed, log_dir / "trainer"))
         peft_config = None if method == "full" else LoraConfig(**lora_arguments(lora))
-        trainer = labelled_head_trainer(
+        trainer = sft_trainer(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_list([{"input_ids": r.input_ids, "labels": r.labels} for r in train_rows]),

@@ -162,8 +162,8 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for number in caught:
-        signal.raise_signal(number)
+    for caught_number in caught:
+        signal.raise_signal(caught_number)
 
 
 def _completion(output: Any) -> Completion:
