@@ -1,9 +1,9 @@
 """Time, memory and money, measured from outside a stage."""
 
-import os
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -79,7 +79,10 @@ def proportional_set_size(pid: int) -> int | None:
 
 
 def gpu_memory(pids: set[int]) -> int | None:
-    """Bytes that these processes hold on all cards, by NVML; None where the driver does not tell."""
+    """Bytes that these processes hold on all cards, by NVML; None where the driver does not tell.
+
+    None as well where it lists none of them: inside a container it can know processes by other numbers.
+    """
     import pynvml
 
     try:
@@ -90,7 +93,7 @@ def gpu_memory(pids: set[int]) -> int | None:
             for process in pynvml.nvmlDeviceGetComputeRunningProcesses(card):
                 if process.pid in pids and process.usedGpuMemory is not None:
                     used += process.usedGpuMemory
-        return used
+        return used or None
     except pynvml.NVMLError:
         return None
 
@@ -100,16 +103,18 @@ def cost_usd(wall_seconds: float, usd_per_hour: float | None) -> float | None:
     return None if usd_per_hour is None else wall_seconds / 3600 * usd_per_hour
 
 
-def available_memory_gib() -> float:
-    """What new processes can take without swapping, the container's own limit included."""
+def available_memory_gib(cgroup: Path = Path("/sys/fs/cgroup")) -> float:
+    """What new processes can take without swapping, the container's own limit included (cgroup v2, then v1)."""
     available = psutil.virtual_memory().available
-    for limit_path, used_path in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    for limit_file, used_file, stat_file in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
-        if os.path.exists(limit_path) and os.path.exists(used_path):
-            with open(limit_path) as limit, open(used_path) as used:
-                text = limit.read().strip()
-                if text != "max":
-                    available = min(available, max(0, int(text) - int(used.read())))
+        if (cgroup / limit_file).exists() and (cgroup / used_file).exists():
+            limit = (cgroup / limit_file).read_text().strip()
+            if limit != "max":
+                # What is used includes the cache of files read, which the kernel gives up before it runs out.
+                stat = dict(line.split() for line in (cgroup / stat_file).read_text().splitlines())
+                cache = sum(int(stat.get(name, 0)) for name in ("inactive_file", "active_file"))
+                available = min(available, max(0, int(limit) - int((cgroup / used_file).read_text()) + cache))
     return available / GIB

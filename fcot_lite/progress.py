@@ -8,6 +8,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.status import Status
+from rich.text import Text
 
 PROGRESS_FD = "FCOT_PROGRESS_FD"
 _SECONDS_BETWEEN = 0.5
@@ -49,7 +50,8 @@ class Display:
     and at least every 15 seconds."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        # Notes and file names are shown as they are: [red] and :cat: are text.
+        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._live: Status | None = None
         self._stage, self._text, self._started, self._shown, self._shown_at = "", "", 0.0, "", 0.0
 
@@ -80,7 +82,7 @@ class Display:
         now = time.monotonic()
         line = f"{self._stage}: {self._text} ({now - self._started:.0f} s)"
         if self._live is not None:
-            self._live.update(line)
+            self._live.update(Text(line))
             return
         what = "".join(c for c in self._text.split(",")[0] if not c.isdigit())
         if what != self._shown or now - self._shown_at >= _SECONDS_BETWEEN_PLAIN_LINES:
@@ -89,5 +91,5 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(line, soft_wrap=True)
         sys.stderr.flush()

@@ -1,11 +1,14 @@
 """Results → result.json, a table, report.md."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from fcot_lite.errors import DataError
+from fcot_lite.files import read_json
 from fcot_lite.meter import cost_usd
 from fcot_lite.recipe import Recipe
 
@@ -17,6 +20,20 @@ STAGE_FIGURES = (
     "peak_gpu_nvml_gib",
     "energy_kwh",
 )
+KEYS = {
+    "schema_version", "name", "recipe_hash", "task", "seed", "wall_seconds", "cost_usd", "usd_per_hour", "teacher",
+    "curation", "student", "methods", "validation", "before", "after", "difference", "served", "stages",
+}  # fmt: skip
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The result in `path`. Raises DataError where there is none or it is not one of this version's."""
+    if not path.exists():
+        raise DataError(f"{path}: no such file; a run writes it when all its stages are done")
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("schema_version") != SCHEMA_VERSION or not value.keys() >= KEYS:
+        raise DataError(f"{path}: no result of schema {SCHEMA_VERSION}; run its recipe again to write a new one")
+    return value
 
 
 def result(
@@ -29,10 +46,9 @@ def result(
     for name, meter in meters.items():
         figures = {key: meter.get(key) for key in STAGE_FIGURES}
         seconds = meter["wall_seconds"]
-        tokens = {"sample": "num_tokens", "train": "num_tokens", "evaluate": "num_tokens"}.get(name)
         stages[name] = {
             "wall_seconds": seconds,
-            "num_tokens": outcomes[name].get(tokens) if tokens else None,
+            "num_tokens": outcomes.get(name, {}).get("num_tokens"),  # None for stages that generate and read none
             **figures,
             "cost_usd": cost_usd(seconds, price),
         }
@@ -94,7 +110,7 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         stages.add_row(
             name,
             _duration(stage["wall_seconds"]),
-            _gib(stage["peak_gpu_nvml_gib"] or stage["peak_memory_gib"]),
+            _gib(stage["peak_memory_gib"] if stage["peak_gpu_nvml_gib"] is None else stage["peak_gpu_nvml_gib"]),
             _count(stage["num_tokens"]),
             _usd(stage["cost_usd"]),
         )
@@ -108,11 +124,12 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(curation["dropped"].items())) or "none"
     before, after = (result["methods"][result[key]] for key in ("before", "after"))
     chosen = ", ".join(f"{name} {_percent(row['accuracy'])}" for name, row in result["validation"].items())
-    price = result["usd_per_hour"]
+    price, speed = result["usd_per_hour"], student["tokens_per_second"]
+    parameters = _count(student["trainable_parameters"])
     return [
         f"training set: {curation['kept']} rationales kept; dropped: {dropped}",
-        f"student: {_short(student['model'])}, {student['method']}, {student['trainable_parameters']:,} trainable "
-        f"parameters, {student['tokens_per_second']:.0f} tok/s in training",
+        f"student: {_short(student['model'])}, {student['method']}, {parameters} trainable parameters, "
+        f"{'–' if speed is None else f'{speed:.0f}'} tok/s in training",
         f"prompt before: the best on validation ({chosen})",
         f"cut off at max_tokens: {before['truncated']} before, {after['truncated']} after; errored: "
         f"{before['errored']} and {after['errored']}",
@@ -122,14 +139,18 @@ def notes(result: Mapping[str, Any]) -> list[str]:
 
 def markdown(result: Mapping[str, Any]) -> str:
     """report.md: the same tables and notes."""
+
+    def row(cells: Iterable[Any]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
     lines = []
     for table in tables(result):
         if table.title:
             lines += [f"# {table.title}", ""]
         columns = [list(column.cells) for column in table.columns]
-        lines.append("| " + " | ".join(str(column.header) for column in table.columns) + " |")
+        lines.append(row(column.header for column in table.columns))
         lines.append("|" + "|".join("---" if i == 0 else "--:" for i in range(len(columns))) + "|")
-        lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in zip(*columns, strict=True)]
+        lines += [row(cells) for cells in zip(*columns, strict=True)]
         lines.append("")
     return "\n".join([*lines, *(f"* {note}" for note in notes(result)), ""])
 
