@@ -161,7 +161,7 @@ def resolve(name: str, *, say: Say) -> Path:
     if name.startswith("starter:"):
         return _starter(name.removeprefix("starter:"), say)
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         check_directory(path)
         return path
     if name.startswith((".", "/", "~")):

@@ -278,6 +278,7 @@ def wait_for(condition, seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.e2e
 def test_killed_in_the_middle_then_run_again(checkout):
     (checkout / "go").unlink()
     first = start(checkout)
