@@ -15,7 +15,7 @@ from typing import Any
 
 from fcot_lite import __version__, models, report
 from fcot_lite.engines.lifeline import LIFELINE
-from fcot_lite.errors import EngineError, FcotError, ResourceError
+from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, ResourceError
 from fcot_lite.files import lock, read_json, sha256_file, sha256_json, write_atomic, write_json
 from fcot_lite.machine import Machine, detect
 from fcot_lite.meter import TreeMeter, available_memory_gib
@@ -48,29 +48,30 @@ def _run(recipe: Recipe, run_dir: Path, last: str, force: bool, display: Display
     machine = detect()
     if force and run_dir.exists():
         shutil.rmtree(run_dir)
-    keys = stage_keys(recipe, machine)
+    inputs = stage_inputs(recipe, machine)
     names = list(STAGES)[: list(STAGES).index(last) + 1]
-    done = {name: _finished(run_dir, name, keys[name]) for name in names}
+    all_done = all(_finished(run_dir, name, stage_key(run_dir, name, inputs)) for name in names)
     result_file = run_dir / "result.json"
-    if all(done.values()) and result_file.exists():
-        result: dict[str, Any] = read_json(result_file)
-        if result["recipe_hash"] == recipe.hash():
+    if all_done and last == "evaluate":
+        result = _record(result_file)
+        if (result.get("recipe_hash"), result.get("usd_per_hour")) == (recipe.hash(), recipe.cost.usd_per_hour):
             display.say(f"{run_dir}: nothing to do (--force starts over)")
-            return result
+            return report.read(result_file)
     _check_resources(run_dir)
     result_file.unlink(missing_ok=True)  # it exists ⇔ the run is done
     write_atomic(run_dir / "recipe.yaml", dump(recipe))
-    if not all(done.values()):
+    if not all_done:
         _fetch_models(recipe, run_dir, display)
     for name in names:
-        if done[name]:
+        key = stage_key(run_dir, name, inputs)
+        if _finished(run_dir, name, key):
             display.say(f"{name}: reused from an earlier run")
         else:
-            _run_stage(name, keys[name], run_dir, machine, display)
+            _run_stage(name, key, run_dir, machine, display)
     if last != "evaluate":
         return None
-    outcomes = {name: read_json(run_dir / "stages" / f"{name}.json") for name in names}
-    meters = {name: read_json(_meter_file(run_dir, name)) for name in ("models", *names)}
+    outcomes = {name: read_json(_outcome_file(run_dir, name)) for name in names}
+    meters = {name: meter for name in ("models", *names) if (meter := _record(_meter_file(run_dir, name)))}
     result = report.result(recipe, outcomes, meters)
     write_json(run_dir / "manifest.json", _manifest(recipe, machine, outcomes))
     write_atomic(run_dir / "report.md", report.markdown(result))
@@ -78,31 +79,56 @@ def _run(recipe: Recipe, run_dir: Path, last: str, force: bool, display: Display
     return result
 
 
-def stage_keys(recipe: Recipe, machine: Machine) -> dict[str, str]:
-    """For each stage the hash of all that its outcome depends on: its own blocks and the stages before it."""
-    prompts = {name: prompt.model_dump() for name, prompt in recipe.prompts.items()}
-    block = {name: getattr(recipe, name).model_dump() for name in ("task", "teacher", "curate", "student", "evaluate")}
-    before = [prompts[name] for name in recipe.evaluate.before]
-    inputs = {
-        "sample": [__version__, block["task"], block["teacher"], prompts[recipe.teacher.prompt]],
-        "curate": [block["curate"], prompts[recipe.student.prompt], recipe.student.model],
-        "train": [block["student"], recipe.seed, machine.device],
-        "evaluate": [block["evaluate"], before],
+def stage_inputs(recipe: Recipe, machine: Machine) -> dict[str, Any]:
+    """For each stage the parts of the recipe that its outcome depends on. What the stage before wrote comes on top."""
+    task, prompts = recipe.task, recipe.prompts
+    problems = [task.name, task.options]
+    student = [recipe.student.model, _weights(recipe.student.model), prompts[recipe.student.prompt].model_dump()]
+    before = [prompts[name].model_dump() for name in recipe.evaluate.before]
+    return {
+        "sample": [
+            *[__version__, problems, task.train, recipe.teacher.model_dump(), _weights(recipe.teacher.model)],
+            prompts[recipe.teacher.prompt].model_dump(),
+        ],
+        "curate": [problems, task.train, recipe.curate.model_dump(), student],
+        "train": [recipe.student.model_dump(), student, recipe.seed, machine.device],
+        "evaluate": [problems, task.validation, task.test, recipe.evaluate.model_dump(), before, student],
     }
-    keys: dict[str, str] = {}
-    key = ""
-    for name in STAGES:
-        keys[name] = key = sha256_json([key, inputs[name]])
-    return keys
+
+
+def _weights(model: str) -> str | None:
+    """A directory can change under its name; None for the others, which can't."""
+    path = Path(model).expanduser()
+    return models.weights_hash(path) if path.is_dir() else None
+
+
+def stage_key(run_dir: Path, name: str, inputs: dict[str, Any]) -> str:
+    """A hash of all that the stage's outcome depends on. Of the stages before it only what they wrote counts: another
+    max_num_seqs that gives the same samples trains nothing again."""
+    position = list(STAGES).index(name)
+    before = list(STAGES)[position - 1] if position else None
+    return sha256_json([inputs[name], _record(_outcome_file(run_dir, before)).get("outputs") if before else None])
 
 
 def _finished(run_dir: Path, name: str, key: str) -> bool:
     """Whether the stage ran to its end with these inputs and what it wrote is still there as it was."""
-    outcome, meter = run_dir / "stages" / f"{name}.json", _meter_file(run_dir, name)
-    if not outcome.exists() or not meter.exists() or read_json(meter)["key"] != key:
+    outputs = _record(_outcome_file(run_dir, name)).get("outputs")
+    if _record(_meter_file(run_dir, name)).get("key") != key or not isinstance(outputs, dict):
         return False
-    outputs: dict[str, str] = read_json(outcome)["outputs"]
-    return all((run_dir / path).exists() and sha256_file(run_dir / path) == hash for path, hash in outputs.items())
+    return all((run_dir / path).is_file() and sha256_file(run_dir / path) == hash for path, hash in outputs.items())
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """What an earlier run left in `path`; {} where it is missing or damaged, so that it is made again."""
+    try:
+        value = read_json(path)
+    except DataError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _outcome_file(run_dir: Path, name: str) -> Path:
+    return run_dir / "stages" / f"{name}.json"
 
 
 def _meter_file(run_dir: Path, name: str) -> Path:
@@ -120,15 +146,19 @@ def _fetch_models(recipe: Recipe, run_dir: Path, display: Display) -> None:
         meter.stop()
 
 
+def stage_command(name: str, run_dir: Path) -> list[str]:
+    return [sys.executable, "-m", "fcot_lite.stage", name, str(run_dir)]
+
+
 def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Display) -> None:
     log = run_dir / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    (run_dir / "stages" / f"{name}.json").unlink(missing_ok=True)
+    _outcome_file(run_dir, name).unlink(missing_ok=True)
     reading, writing = os.pipe()
     display.begin(name)
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fcot_lite.stage", name, str(run_dir)],
+            stage_command(name, run_dir),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -146,21 +176,23 @@ def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Di
         _stop(process)
         raise
     finally:
-        meter.stop()
+        _kill_group(process)  # first: a full disk must not keep the meter from it
         os.close(reading)
-        _kill_group(process)
+        meter.stop()
     if process.returncode == 0:
         return
-    if process.returncode == 130:
+    if process.returncode == INTERRUPTED:
         raise KeyboardInterrupt
     text = f"{name}: {message or _death(process.returncode)}\n  the whole log: {log}"
-    raise next((kind for kind in _faults(FcotError) if kind.exit_code == process.returncode), EngineError)(text)
+    faults = {fault.exit_code: fault for fault in FcotError.__subclasses__()}
+    raise faults.get(process.returncode, EngineError)(text)
 
 
 def _follow(process: subprocess.Popen[bytes], reading: int, display: Display, meter: "_StageMeter") -> str:
     """Shows the stage's progress until it ends; returns its last words."""
     buffered, error = b"", ""
     while True:
+        ended = process.poll() is not None  # asked before reading: its last words may come between
         ready, _, _ = select.select([reading], [], [], 1.0)
         chunk = os.read(reading, 65536) if ready else b""
         *lines, buffered = (buffered + chunk).split(b"\n")
@@ -172,10 +204,11 @@ def _follow(process: subprocess.Popen[bytes], reading: int, display: Display, me
                 display.update(message)
         display.tick()
         meter.save_sometimes()
-        if process.poll() is not None and not chunk:
+        if ended and not chunk:
             return error
         if ready and not chunk:  # all writers are gone, the process is about to end
-            time.sleep(0.1)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.1)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -200,19 +233,13 @@ def _death(returncode: int) -> str:
     return f"ended with code {returncode} without a word"
 
 
-def _faults(kind: type[FcotError]) -> list[type[FcotError]]:
-    return [*kind.__subclasses__(), kind]
-
-
 class _StageMeter:
     """A stage's meter on disk: over resumes times add up and peaks take the maximum; new inputs start at zero."""
 
     def __init__(self, run_dir: Path, name: str, key: str, pid: int, cuda: bool) -> None:
         self._file = _meter_file(run_dir, name)
-        self._before: dict[str, Any] = {}
-        if self._file.exists():
-            before = read_json(self._file)
-            self._before = before if before["key"] == key else {}
+        before = _record(self._file)
+        self._before = before if before.get("key") == key else {}
         self._key = key
         self._meter = TreeMeter(pid, cuda)
         self._saved = time.monotonic()

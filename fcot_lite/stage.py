@@ -4,6 +4,7 @@ Exiting is the one sure way to give memory back, and one stage's crash can't hur
 recipe.yaml, writes its files and, last, its outcome as stages/NAME.json; says how it goes through the progress pipe.
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -16,8 +17,8 @@ from typing import Any
 
 from fcot_lite import models, tasks
 from fcot_lite.engines import Engine
-from fcot_lite.engines.lifeline import follow_parent
-from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError
+from fcot_lite.engines.lifeline import LIFELINE, follow_parent
+from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, ResourceError
 from fcot_lite.files import read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
@@ -242,7 +243,10 @@ def evaluate(context: Context) -> dict[str, Any]:
     finally:
         engines.close()
         shutil.rmtree(merged, ignore_errors=True)
-    outcome["served"] = "adapter on the unquantised base" if on_adapter else "merged into the unquantised base"
+    if recipe.student.method == "full":
+        outcome["served"] = "fine-tuned weights"
+    else:
+        outcome["served"] = "adapter on the unquantised base" if on_adapter else "merged into the unquantised base"
     outcome["outputs"] = _hashes(run_dir, [f"eval/{name}.jsonl" for name in outcome["methods"]])
     return outcome
 
@@ -288,6 +292,8 @@ def _hashes(run_dir: Path, names: list[str]) -> dict[str, str]:
 def main() -> None:
     name, run_dir = sys.argv[1], Path(sys.argv[2])
     follow_parent()
+    if os.environ.get(LIFELINE, str(os.getppid())) != str(os.getppid()):
+        sys.exit(INTERRUPTED)  # the run was killed while this process was starting
     machine = detect()
     os.environ.update(ENVIRONMENT | {"OMP_NUM_THREADS": str(len(machine.cpus))})
     # A parent started in the background may have left SIGINT ignored; SIGTERM stops as cleanly as Ctrl-C.
@@ -306,7 +312,12 @@ def main() -> None:
     except MemoryError:
         traceback.print_exc()
         progress.fail("out of memory; lower per_device_train_batch_size or max_num_seqs, or take a smaller model")
-        sys.exit(4)
+        sys.exit(ResourceError.exit_code)
+    except OSError as error:
+        traceback.print_exc()
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        progress.fail(f"{error}; make room, then run again" if full else f"{type(error).__name__}: {error}")
+        sys.exit(ResourceError.exit_code if full else EngineError.exit_code)
     except Exception as error:  # noqa: BLE001 - the last line of defence: the parent shows it, the log has the traceback
         traceback.print_exc()
         progress.fail(f"{type(error).__name__}: {error}")

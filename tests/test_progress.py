@@ -1,6 +1,7 @@
 """What a run shows: never silent for long, never a control code where no terminal is, never markup from a name."""
 
 import io
+import itertools
 import json
 import os
 import sys
@@ -49,7 +50,7 @@ def test_no_terminal_a_line_at_least_every_15_seconds(clock: Clock, capsys: pyte
             display.update({"done": second, "total": 200, "note": f"samples, {second * 7} tok/s"})
             if capsys.readouterr().err:
                 shown.append(clock.now)
-    gaps = [b - a for a, b in zip(shown, shown[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(shown)]
     assert max(gaps) <= 15
     assert len(shown) < 20, "figures alone that change are no news"
 

@@ -1,0 +1,485 @@
+"""The stages in their order, each a real process: what fails is named, what is stopped is gone, what is done is kept.
+
+The stages themselves are a small script that writes files of the right names.
+"""
+
+import copy
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from test_report import OUTCOMES
+
+from fcot_lite import models, pipeline
+from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
+from fcot_lite.files import lock, read_json, write_json
+from fcot_lite.recipe import Recipe, build
+
+STAGES = ["sample", "curate", "train", "evaluate"]
+FAKE_STAGE = """
+import hashlib, json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+name, run_dir = sys.argv[1], Path(sys.argv[2])
+runs = run_dir.parent
+plan = json.loads((runs / "plan.json").read_text()).get(name, {})
+if plan.get("lifeline"):
+    from fcot_lite.engines.lifeline import follow_parent
+    follow_parent()
+signal.signal(signal.SIGINT, signal.SIG_IGN if plan.get("stubborn") else lambda *_: sys.exit(130))
+with open(runs / "history", "a") as file:
+    file.write(name + "\\n")
+
+def tell(**message):
+    os.write(int(os.environ["FCOT_PROGRESS_FD"]), json.dumps(message).encode() + b"\\n")
+
+if plan.get("child"):
+    child = subprocess.Popen(["sleep", "1000"])
+    (runs / "child").write_text(str(child.pid))
+tell(done=1, total=2, note="working")
+print("from the log")
+(runs / f"{name}.pid").write_text(str(os.getpid()))
+time.sleep(plan.get("sleep", 0))
+if "signal" in plan:
+    os.kill(os.getpid(), plan["signal"])
+if "error" in plan:
+    tell(error=plan["error"])
+if "exit" in plan:
+    sys.exit(plan["exit"])
+
+recipe = json.loads((runs / "blocks.json").read_text())
+reads = {"curate": "samples.jsonl", "train": "train.jsonl", "evaluate": "adapter/weights"}.get(name)
+text = json.dumps(recipe[name]) + ((run_dir / reads).read_text() if reads else "")
+writes = {"sample": "samples.jsonl", "curate": "train.jsonl", "train": "adapter/weights", "evaluate": "eval/x.jsonl"}
+path = writes[name]
+(run_dir / path).parent.mkdir(exist_ok=True)
+(run_dir / path).write_text(text)
+hashes = {path: hashlib.sha256(text.encode()).hexdigest()}
+outcome = {**json.loads((runs / "outcomes.json").read_text())[name], "outputs": hashes}
+(run_dir / "stages" / f"{name}.json").write_text(json.dumps(outcome))
+"""
+DRIVER = """
+import sys
+from pathlib import Path
+from fcot_lite import cli, models, pipeline
+stage = [sys.executable, sys.argv[-1] + "/fake_stage.py"]
+pipeline.stage_command = lambda name, run_dir: [*stage, name, str(run_dir)]
+pipeline.LEAST_MEMORY_GIB = pipeline.LEAST_DISK_GIB = 0
+pipeline.SECONDS_TO_DRAIN = 1
+models.resolve = lambda name, say: Path(name)
+cli.main()
+"""
+RECIPE: dict[str, Any] = {
+    "name": "quick",
+    "task": {"name": "chain_arithmetic", "train": 4},
+    "prompts": {"plain": {}, "steps": {"template": "{question} Step by step."}},
+    "teacher": {
+        "model": "starter:t", "prompt": "steps", "n": 1,
+        "sampling": {"max_tokens": 9}, "engine": {"max_model_len": 99},
+    },
+    "curate": {"max_length": 99},
+    "student": {"model": "starter:s", "prompt": "plain"},
+    "evaluate": {"before": ["plain"], "sampling": {"max_tokens": 9}, "engine": {"max_model_len": 99}},
+}  # fmt: skip
+
+
+class Bench:
+    def __init__(self, runs: Path) -> None:
+        self.runs = runs
+        self.run_dir = runs / "quick"
+        self.recipe = copy.deepcopy(RECIPE)
+        (runs / "fake_stage.py").write_text(FAKE_STAGE)
+        weights = {"weights_hash": "w", "campaign": "c"}
+        write_json(runs / "outcomes.json", {name: {**outcome, **weights} for name, outcome in OUTCOMES.items()})
+        self.plan()
+
+    def plan(self, **stages: dict[str, Any]) -> None:
+        """What each stage does: exit, error, signal, sleep, child, stubborn, lifeline."""
+        write_json(self.runs / "plan.json", stages)
+
+    def built(self) -> Recipe:
+        r = self.recipe
+        teacher = {key: value for key, value in r["teacher"].items() if key != "engine"}
+        blocks = {  # what shapes the texts that the stages write
+            "sample": teacher,
+            "curate": r["curate"],
+            "train": [r["student"], r.get("seed")],
+            "evaluate": [r["evaluate"], r["task"].get("test")],
+        }
+        write_json(self.runs / "blocks.json", blocks)
+        return build(r, "here")
+
+    def run(self, last: str = "evaluate", force: bool = False) -> dict[str, Any] | None:
+        return pipeline.run(self.built(), self.runs, last=last, force=force)
+
+    def ran(self) -> list[str]:
+        """The stages that ran since this was last asked."""
+        history = self.runs / "history"
+        names = history.read_text().split() if history.exists() else []
+        history.unlink(missing_ok=True)
+        return names
+
+    def start(self) -> subprocess.Popen[str]:
+        """`fcot run` as a process of its own."""
+        self.built()
+        write_json(self.runs / "recipe.yaml", self.recipe)
+        command = [sys.executable, "-c", DRIVER, "run", str(self.runs / "recipe.yaml"), "--runs", str(self.runs)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def pid(self, name: str) -> int:
+        """What a stage wrote into the file `name`."""
+        wait_for(lambda: (self.runs / name).exists() and (self.runs / name).read_text() != "")
+        return int((self.runs / name).read_text())
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture(autouse=True)
+def small_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(name: str, run_dir: Path) -> list[str]:
+        return [sys.executable, str(run_dir.parent / "fake_stage.py"), name, str(run_dir)]
+
+    monkeypatch.setattr(pipeline, "stage_command", command)
+    monkeypatch.setattr(pipeline, "LEAST_MEMORY_GIB", 0)
+    monkeypatch.setattr(pipeline, "LEAST_DISK_GIB", 0)
+    monkeypatch.setattr(models, "resolve", lambda name, say: Path(name))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+FINISHED: list[Path] = []
+
+
+@pytest.fixture
+def finished(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A bench whose run is done: a copy of one that ran once for all tests."""
+    if not FINISHED:
+        Bench(runs := tmp_path_factory.mktemp("finished")).run()
+        FINISHED.append(runs)
+    shutil.copytree(FINISHED[0] / "quick", tmp_path / "quick")
+    return Bench(tmp_path)
+
+
+def test_a_run_leaves_everything_behind(bench: Bench) -> None:
+    result = bench.run()
+    assert bench.ran() == STAGES
+    assert result == read_json(bench.run_dir / "result.json")
+    assert result is not None
+    assert list(result["stages"]) == ["models", *STAGES]
+    assert all(stage["wall_seconds"] > 0 for stage in result["stages"].values())
+    assert {path.name for path in bench.run_dir.iterdir()} == {
+        "recipe.yaml", "manifest.json", "result.json", "report.md", "samples.jsonl", "train.jsonl",
+        "adapter", "eval", "stages", "logs",
+    }  # fmt: skip
+    manifest = read_json(bench.run_dir / "manifest.json")
+    assert manifest["weights"] == {"teacher": "w", "student": "w"}
+    assert manifest["outputs"].keys() == set(STAGES)
+    assert "from the log" in (bench.run_dir / "logs" / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(2, RecipeError), (3, DataError), (4, ResourceError), (5, EngineError), (1, EngineError)]
+)
+def test_a_stages_fault_is_the_runs_fault(bench: Bench, code: int, kind: type[FcotError]) -> None:
+    bench.plan(train={"error": "it is [red]out[/] of luck; wait", "exit": code})
+    with pytest.raises(FcotError) as raised:
+        bench.run()
+    assert type(raised.value) is kind
+    assert "train: it is [red]out[/] of luck; wait" in str(raised.value)
+    assert str(bench.run_dir / "logs" / "train.log") in str(raised.value)
+    assert bench.ran() == ["sample", "curate", "train"]
+    assert not (bench.run_dir / "result.json").exists()
+    bench.plan()
+    assert bench.run() is not None
+    assert bench.ran() == ["train", "evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ({"exit": 7}, "code 7 without a word"),
+        ({"exit": 1}, "code 1 without a word"),
+        ({"signal": signal.SIGKILL}, "was killed, most likely because memory ran out"),
+        ({"signal": signal.SIGSEGV}, "code -11 without a word"),
+    ],
+)
+def test_a_stage_that_dies_in_silence(bench: Bench, plan: dict[str, Any], says: str) -> None:
+    bench.plan(sample=plan)
+    with pytest.raises(EngineError, match=says) as raised:
+        bench.run()
+    assert "sample.log" in str(raised.value)
+
+
+def test_the_last_words_are_heard_however_late(bench: Bench) -> None:
+    # Longer silent than the watcher looks at once, then the fault and the end at the same moment.
+    bench.plan(sample={"sleep": 1.0, "error": "last words", "exit": 3})
+    with pytest.raises(DataError, match="last words"):
+        bench.run()
+
+
+def test_a_stage_that_was_interrupted_interrupts_the_run(bench: Bench) -> None:
+    bench.plan(curate={"exit": INTERRUPTED})
+    with pytest.raises(KeyboardInterrupt):
+        bench.run()
+
+
+def test_whatever_a_stage_leaves_running_ends_with_it(bench: Bench) -> None:
+    bench.plan(sample={"child": True}, curate={"exit": 5})
+    with pytest.raises(EngineError):
+        bench.run()
+    wait_for(lambda: gone(bench.pid("child")))
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_everything_and_the_next_run_goes_on(bench: Bench, number: int, stubborn: bool) -> None:
+    bench.plan(train={"sleep": 60, "child": True, "stubborn": stubborn})
+    process = bench.start()
+    stage, child = bench.pid("train.pid"), bench.pid("child")
+    assert not gone(stage)
+    assert not gone(child)
+    started = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert time.monotonic() - started < 5
+    assert process.returncode == INTERRUPTED
+    assert "interrupted; run the same command again" in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert gone(stage)
+    wait_for(lambda: gone(child))
+    bench.ran()
+    bench.plan()
+    assert bench.run() is not None
+    assert bench.ran() == ["train", "evaluate"]
+
+
+def test_kill_9_of_the_run_takes_its_stage_along(bench: Bench) -> None:
+    bench.plan(sample={"sleep": 60, "lifeline": True})
+    process = bench.start()
+    stage = bench.pid("sample.pid")
+    assert not gone(stage)
+    process.kill()
+    process.communicate()
+    wait_for(lambda: gone(stage), seconds=5)
+    bench.plan()
+    assert bench.run() is not None  # the lock went with its holder
+
+
+def test_a_stage_whose_run_is_gone_does_not_start(bench: Bench) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    command = [sys.executable, "-m", "fcot_lite.stage", "sample", str(bench.run_dir)]
+    done = subprocess.run(command, env={**os.environ, "FCOT_LIFELINE": str(dead.pid)}, check=False)
+    assert done.returncode == INTERRUPTED
+    assert not bench.run_dir.exists()
+
+
+def test_times_add_up_over_resumes_and_peaks_take_the_maximum(bench: Bench) -> None:
+    bench.plan(train={"sleep": 0.4, "exit": 5})
+    for _ in range(2):
+        with pytest.raises(EngineError):
+            bench.run()
+    file = bench.run_dir / "stages" / "train.meter.json"
+    meter = read_json(file)
+    assert 0.8 < meter["wall_seconds"] < 3
+    assert meter["peak_memory_gib"] > 0
+    write_json(file, {**meter, "peak_memory_gib": 99.0, "peak_gpu_nvml_gib": 7.0})
+    bench.plan(train={"sleep": 0.4})
+    result = bench.run()
+    assert result is not None
+    stage = result["stages"]["train"]
+    assert (stage["peak_memory_gib"], stage["peak_gpu_nvml_gib"]) == (99.0, 7.0)
+    assert meter["wall_seconds"] + 0.4 < stage["wall_seconds"] < meter["wall_seconds"] + 2
+    # Other inputs start at zero.
+    bench.recipe["seed"] = 1
+    bench.plan()
+    result = bench.run()
+    assert result is not None
+    assert result["stages"]["train"]["wall_seconds"] < 0.8
+    assert result["stages"]["train"]["peak_memory_gib"] < 1
+    assert result["stages"]["train"]["peak_gpu_nvml_gib"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (lambda r: None, []),
+        (lambda r: r.update(cost={"usd_per_hour": 2.0}), []),
+        (lambda r: r["prompts"].update(unused={}), []),
+        (lambda r: r["evaluate"]["sampling"].update(max_tokens=8), ["evaluate"]),
+        (lambda r: r["evaluate"].update(before=["plain", "steps"]), ["evaluate"]),
+        (lambda r: r["task"].update(test=3), ["evaluate"]),
+        (lambda r: r["student"].update(lora={"r": 4}), ["train", "evaluate"]),
+        (lambda r: r.update(seed=1), ["train", "evaluate"]),
+        (lambda r: r["curate"].update(max_length=98), ["curate", "train", "evaluate"]),
+        (lambda r: r["teacher"].update(n=2), STAGES),
+        (lambda r: r["task"].update(train=5), ["sample", "curate"]),  # here the samples come out the same
+        (lambda r: r["teacher"]["engine"].update(max_num_seqs=2), ["sample"]),
+        (lambda r: r["prompts"]["steps"].update(template="{question}!"), ["sample"]),
+    ],
+    ids=str,
+)
+def test_a_changed_recipe_does_again_only_what_it_touches(
+    finished: Bench, change: Callable[[dict[str, Any]], None], again: list[str]
+) -> None:
+    bench = finished
+    change(bench.recipe)
+    result = bench.run()
+    assert bench.ran() == again
+    assert result == read_json(bench.run_dir / "result.json")
+    assert result is not None
+    assert result["recipe_hash"] == bench.built().hash()
+    assert result["usd_per_hour"] == bench.recipe.get("cost", {}).get("usd_per_hour")
+    assert bench.run() == result
+    assert bench.ran() == []
+
+
+def test_other_weights_under_the_same_name_are_another_model(bench: Bench, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"one")
+    bench.recipe["student"]["model"] = str(model)
+    bench.run()
+    bench.ran()
+    (model / "model.safetensors").write_bytes(b"another")
+    bench.run()
+    assert bench.ran() == ["curate", "train", "evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("path", "again"),
+    [
+        ("samples.jsonl", ["sample"]),
+        ("train.jsonl", ["curate"]),
+        ("adapter/weights", ["train"]),
+        ("eval/x.jsonl", ["evaluate"]),
+        ("stages/train.json", ["train"]),
+        ("stages/train.meter.json", ["train"]),
+        ("stages/sample.json", ["sample"]),
+        ("stages/models.meter.json", []),
+        ("result.json", []),
+        ("recipe.yaml", []),
+        ("logs/train.log", []),
+    ],
+)
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_what_is_gone_or_damaged_is_made_again(finished: Bench, path: str, again: list[str], damage: str) -> None:
+    file = finished.run_dir / path
+    before = read_json(finished.run_dir / "result.json")
+    if damage == "gone":
+        file.unlink()
+    else:
+        os.truncate(file, file.stat().st_size // 2)
+    result = finished.run()
+    assert finished.ran() == again
+    assert result is not None
+    assert result["methods"] == before["methods"]
+    assert read_json(finished.run_dir / "result.json") == result
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"outputs": 3, "key": 3}', "null"])
+def test_json_of_another_shape_is_made_again(finished: Bench, content: str) -> None:
+    for path in ("stages/train.json", "stages/evaluate.meter.json", "stages/models.meter.json", "result.json"):
+        (finished.run_dir / path).write_text(content)
+    result = finished.run()
+    assert finished.ran() == ["train", "evaluate"]
+    assert read_json(finished.run_dir / "result.json") == result
+
+
+def test_a_run_up_to_a_stage(bench: Bench) -> None:
+    assert bench.run(last="curate") is None
+    assert bench.ran() == ["sample", "curate"]
+    assert not (bench.run_dir / "result.json").exists()
+    assert bench.run() is not None
+    assert bench.ran() == ["train", "evaluate"]
+    assert bench.run(last="sample") is None
+    assert bench.ran() == []
+
+
+def test_a_run_that_is_not_done_has_no_result(finished: Bench) -> None:
+    bench = finished
+    bench.recipe["seed"] = 1
+    bench.plan(evaluate={"exit": 5})
+    with pytest.raises(EngineError):
+        bench.run()
+    assert not (bench.run_dir / "result.json").exists()
+
+
+def test_force_starts_over_and_leaves_other_runs_alone(finished: Bench) -> None:
+    bench = finished
+    (bench.run_dir / "notes.txt").touch()
+    (bench.runs / "other").mkdir()
+    bench.run(force=True)
+    assert bench.ran() == STAGES
+    assert not (bench.run_dir / "notes.txt").exists()
+    assert (bench.runs / "other").exists()
+
+
+def test_a_second_run_of_the_same_name_is_refused(bench: Bench) -> None:
+    handle = lock(bench.runs / ".quick.lock", "it")
+    with pytest.raises(ResourceError, match=rf"the run quick is in use by process {os.getpid()} "):
+        bench.run()
+    os.close(handle)
+    assert bench.run() is not None
+
+
+def test_two_names_do_not_meet(bench: Bench) -> None:
+    handle = lock(bench.runs / ".other.lock", "it")
+    assert bench.run() is not None
+    os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("what", "says"), [("MEMORY", "of memory are free, a run needs"), ("DISK", "of disk are free")]
+)
+def test_too_little_room_is_said_before_anything_is_loaded(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: str, says: str
+) -> None:
+    monkeypatch.setattr(pipeline, f"LEAST_{what}_GIB", 1e6)
+    monkeypatch.setattr(models, "resolve", lambda name, say: pytest.fail("a model was asked for"))
+    with pytest.raises(ResourceError, match=says):
+        bench.run()
+    assert bench.ran() == []
+
+
+def test_a_folder_of_runs_that_cannot_be_written(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ResourceError, match="make the folder writable"):
+        pipeline.run(bench.built(), tmp_path / "file" / "runs")
+
+
+def test_a_file_in_place_of_the_run(bench: Bench) -> None:
+    bench.run_dir.touch()
+    with pytest.raises(ResourceError, match="quick: "):
+        bench.run()
+
+
+def test_a_run_folder_can_be_moved(finished: Bench) -> None:
+    """The finished bench is a copy, under another path."""
+    assert finished.run() == read_json(FINISHED[0] / "quick" / "result.json")
+    assert finished.ran() == []
+
+
+def test_the_fake_stands_for_the_real_stages() -> None:
+    assert list(pipeline.STAGES) == STAGES
