@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fcot_lite.errors import INTERRUPTED, FcotError
+from fcot_lite.errors import INTERRUPTED, FcotError, ResourceError
 
 app = typer.Typer(
     add_completion=False,
@@ -68,9 +68,9 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN")], as_json: AsJ
     """Print the tables of a finished run, such as runs/quickstart."""
 
     def show() -> None:
-        from fcot_lite.files import read_json
+        from fcot_lite.report import read
 
-        _print_result(read_json(run_dir / "result.json"), as_json)
+        _print_result(read(run_dir / "result.json"), as_json)
 
     _guarded(show)
 
@@ -80,21 +80,20 @@ def models(as_json: AsJson = False) -> None:
     """The starter models: where they come from, under which licence, and whether they are here."""
 
     def show() -> None:
-        from rich.console import Console
         from rich.table import Table
 
         from fcot_lite.models import describe
 
         rows = [asdict(row) for row in describe()]
         if as_json:
-            print(json.dumps(rows, indent=2))
+            print(json.dumps(rows, indent=2, default=str))  # str: the path
             return
         table = Table(box=None, pad_edge=False)
         for heading in rows[0]:
             table.add_column(heading, overflow="fold")
         for row in rows:
             table.add_row(*(str(value) for value in row.values()))
-        Console(width=None if sys.stdout.isatty() else 200).print(table)
+        _console(width=200).print(table)
 
     _guarded(show)
 
@@ -117,15 +116,20 @@ def _print_result(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result, indent=2))
         return
-    from rich.console import Console
-
     from fcot_lite.report import notes, tables
 
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = _console(width=120)
     for table in tables(result):
         console.print(table)
     for note in notes(result):
-        console.print(note, markup=False, soft_wrap=True)
+        console.print(note, soft_wrap=True)
+
+
+def _console(width: int) -> Any:
+    """For stdout, `width` columns wide where it is no terminal. Names are shown as they are: [red] is text."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else width, highlight=False, markup=False, emoji=False)
 
 
 def _guarded(action: Callable[[], None]) -> None:
@@ -137,6 +141,9 @@ def _guarded(action: Callable[[], None]) -> None:
     except FcotError as error:
         print(f"fcot: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a folder that can't be written
+        print(f"fcot: {error}; make room or mend the permissions, then run the same command again", file=sys.stderr)
+        sys.exit(ResourceError.exit_code)
     except KeyboardInterrupt:
         print("fcot: interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -1,0 +1,111 @@
+"""What vLLM is told on machines that are described, not present."""
+
+from typing import Any
+
+import pytest
+
+from fcot_lite.engines.vllm import GIB, adapter_rank, engine_arguments, engine_environment, lora_rank_limit
+from fcot_lite.errors import EngineError
+from fcot_lite.machine import Machine
+from fcot_lite.recipe import EngineBlock
+
+ONE_CORE = Machine("cpu", (3,))
+TWO_CORES = Machine("cpu", (0, 5))
+AMPERE = Machine("cuda", (0, 1), "NVIDIA GeForce RTX 3090", 24.0, (8, 6))
+TURING = Machine("cuda", (0, 1), "Tesla T4", 15.0, (7, 5))
+OPTIONS = EngineBlock(max_model_len=640)
+
+
+def given(machine: Machine, options: EngineBlock = OPTIONS, **more: Any) -> dict[str, Any]:
+    return engine_arguments("/m", options, machine, **more)
+
+
+@pytest.mark.parametrize(
+    ("machine", "dtype"),
+    [
+        (ONE_CORE, "bfloat16"),
+        (AMPERE, "bfloat16"),
+        (TURING, "float16"),
+        (Machine("cuda", (0,), "V100", 32.0, (7, 0)), "float16"),
+        (Machine("cuda", (0,), "A100", 80.0, (8, 0)), "bfloat16"),
+        (Machine("cuda", (0,), "H100", 80.0, (9, 0)), "bfloat16"),
+        (Machine("cuda", (0,), "B200", 180.0, (10, 0)), "bfloat16"),
+    ],
+)
+def test_bfloat16_from_ampere_on(machine: Machine, dtype: str) -> None:
+    assert given(machine)["dtype"] == dtype
+
+
+@pytest.mark.parametrize("machine", [ONE_CORE, TWO_CORES, AMPERE, TURING])
+def test_what_holds_everywhere(machine: Machine) -> None:
+    arguments = given(machine)
+    assert arguments["model"] == "/m"
+    assert arguments["generation_config"] == "vllm"  # "auto" lets the model's own file cap every request
+    assert arguments["enable_prefix_caching"] is True
+    assert arguments["disable_log_stats"] is False  # tokens of cancelled requests are counted nowhere else
+    assert (arguments["max_model_len"], arguments["max_num_seqs"]) == (640, 64)
+    assert "enable_lora" not in arguments
+
+
+@pytest.mark.parametrize("max_model_len", [512, 4096, 4097, 32_768])
+def test_on_a_cpu_a_prompt_is_one_chunk(max_model_len: int) -> None:
+    arguments = given(TWO_CORES, EngineBlock(max_model_len=max_model_len))
+    assert arguments["enable_chunked_prefill"] is False
+    assert arguments["max_num_batched_tokens"] >= max_model_len  # vLLM refuses to start otherwise
+    assert arguments["block_size"] == 32
+    assert arguments["kv_cache_memory_bytes"] == GIB
+    assert arguments["enforce_eager"] is True
+    assert "gpu_memory_utilization" not in arguments
+
+
+@pytest.mark.parametrize("machine", [AMPERE, TURING])
+def test_a_gpu_gets_none_of_what_a_cpu_needs(machine: Machine) -> None:
+    arguments = given(machine)
+    assert arguments["gpu_memory_utilization"] == 0.9
+    assert not arguments.keys() & {"enable_chunked_prefill", "block_size", "kv_cache_memory_bytes", "enforce_eager"}
+
+
+@pytest.mark.parametrize("machine", [ONE_CORE, AMPERE])
+def test_the_recipe_has_the_last_word(machine: Machine) -> None:
+    asked = {"max_model_len": 99, "dtype": "float32", "block_size": 16, "quantization": "awq", "seed": 5}
+    assert given(machine, EngineBlock.model_validate(asked)).items() >= asked.items()
+
+
+def test_an_adapter_fits_the_rank_that_is_asked_for() -> None:
+    arguments = given(AMPERE, adapter_rank=32)
+    assert (arguments["enable_lora"], arguments["max_loras"], arguments["max_lora_rank"]) == (True, 1, 32)
+
+
+@pytest.mark.parametrize(
+    ("rank", "limit"), [(1, 1), (2, 8), (8, 8), (9, 16), (17, 32), (32, 32), (33, 64), (257, 320), (512, 512)]
+)
+def test_the_next_rank_that_vllm_knows(rank: int, limit: int) -> None:
+    assert lora_rank_limit(rank) == limit
+
+
+def test_a_rank_beyond_all_is_refused() -> None:
+    with pytest.raises(EngineError, match=r"no adapter of rank 513 \(at most 512\); lower student\.lora\.r"):
+        lora_rank_limit(513)
+
+
+def test_an_adapters_rank_is_its_largest() -> None:
+    assert adapter_rank({"r": 8}) == 8
+    assert adapter_rank({"r": 8, "rank_pattern": None}) == 8
+    assert adapter_rank({"r": 8, "rank_pattern": {"q_proj": 4, "v_proj": 64}}) == 64
+
+
+@pytest.mark.parametrize(("machine", "bound"), [(ONE_CORE, "3"), (TWO_CORES, "0,5")])
+def test_on_a_cpu_every_core_works(machine: Machine, bound: str) -> None:
+    environment = engine_environment(machine)
+    assert environment["VLLM_CPU_OMP_THREADS_BIND"] == bound  # "auto" would leave one idle
+    assert environment["OMP_NUM_THREADS"] == str(len(machine.cpus))
+    assert environment["VLLM_CPU_KVCACHE_SPACE"] is None  # would override kv_cache_memory_bytes
+
+
+@pytest.mark.parametrize("machine", [ONE_CORE, AMPERE])
+def test_nobody_is_told_what_is_run(machine: Machine) -> None:
+    assert engine_environment(machine)["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_a_gpu_needs_no_threads_bound() -> None:
+    assert not any("CPU" in name or "OMP" in name for name in engine_environment(AMPERE))
