@@ -16,7 +16,7 @@ setup: ## make .venv with the fcot command (minutes the first time, at once afte
 	@$(PYTHON) fcot_lite/bootstrap.py
 
 distill: setup ## the whole loop: the quickstart, or TASK=gsm8k [SEED=1] [EXTRA="teacher.n=8 ..."]
-	@task='$(TASK)' seed='$(SEED)'; \
+	@set -f; task='$(TASK)' seed='$(SEED)'; \
 	if [ -z "$$task" ]; then recipe=recipes/quickstart.yaml name=quickstart set=; \
 	elif ! $(gpu); then recipe=recipes/cpu.yaml name=$$task-cpu set="task.name=$$task name=$$task-cpu"; \
 	elif [ -e recipes/$$task.yaml ]; then recipe=recipes/$$task.yaml name=$$task set=; \
