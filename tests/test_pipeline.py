@@ -4,6 +4,7 @@ The stages themselves are a small script that writes files of the right names.
 """
 
 import copy
+import dataclasses
 import os
 import shutil
 import signal
@@ -16,11 +17,15 @@ from typing import Any
 
 import psutil
 import pytest
+from fake_engine import Answer, FakeEngine
 from test_report import OUTCOMES
 
-from fcot_lite import models, pipeline
+from fcot_lite import models, pipeline, stage, tasks
+from fcot_lite.engines import Request
 from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
-from fcot_lite.files import lock, read_json, write_json
+from fcot_lite.files import lock, read_json, read_jsonl, sha256_file, write_json
+from fcot_lite.machine import Machine
+from fcot_lite.progress import Reporter
 from fcot_lite.recipe import Recipe, build
 
 STAGES = ["sample", "curate", "train", "evaluate"]
@@ -255,8 +260,8 @@ def test_whatever_a_stage_leaves_running_ends_with_it(bench: Bench) -> None:
 def test_ctrl_c_stops_everything_and_the_next_run_goes_on(bench: Bench, number: int, stubborn: bool) -> None:
     bench.plan(train={"sleep": 60, "child": True, "stubborn": stubborn})
     process = bench.start()
-    stage, child = bench.pid("train.pid"), bench.pid("child")
-    assert not gone(stage)
+    trainer, child = bench.pid("train.pid"), bench.pid("child")
+    assert not gone(trainer)
     assert not gone(child)
     started = time.monotonic()
     process.send_signal(number)
@@ -266,7 +271,7 @@ def test_ctrl_c_stops_everything_and_the_next_run_goes_on(bench: Bench, number: 
     assert "interrupted; run the same command again" in err
     assert "Traceback" not in err
     assert out == ""
-    assert gone(stage)
+    assert gone(trainer)
     wait_for(lambda: gone(child))
     bench.ran()
     bench.plan()
@@ -277,11 +282,11 @@ def test_ctrl_c_stops_everything_and_the_next_run_goes_on(bench: Bench, number: 
 def test_kill_9_of_the_run_takes_its_stage_along(bench: Bench) -> None:
     bench.plan(sample={"sleep": 60, "lifeline": True})
     process = bench.start()
-    stage = bench.pid("sample.pid")
-    assert not gone(stage)
+    sampler = bench.pid("sample.pid")
+    assert not gone(sampler)
     process.kill()
     process.communicate()
-    wait_for(lambda: gone(stage), seconds=5)
+    wait_for(lambda: gone(sampler), seconds=5)
     bench.plan()
     assert bench.run() is not None  # the lock went with its holder
 
@@ -308,9 +313,9 @@ def test_times_add_up_over_resumes_and_peaks_take_the_maximum(bench: Bench) -> N
     bench.plan(train={"sleep": 0.4})
     result = bench.run()
     assert result is not None
-    stage = result["stages"]["train"]
-    assert (stage["peak_memory_gib"], stage["peak_gpu_nvml_gib"]) == (99.0, 7.0)
-    assert meter["wall_seconds"] + 0.4 < stage["wall_seconds"] < meter["wall_seconds"] + 2
+    taken = result["stages"]["train"]
+    assert (taken["peak_memory_gib"], taken["peak_gpu_nvml_gib"]) == (99.0, 7.0)
+    assert meter["wall_seconds"] + 0.4 < taken["wall_seconds"] < meter["wall_seconds"] + 2
     # Other inputs start at zero.
     bench.recipe["seed"] = 1
     bench.plan()
@@ -483,3 +488,88 @@ def test_a_run_folder_can_be_moved(finished: Bench) -> None:
 
 def test_the_fake_stands_for_the_real_stages() -> None:
     assert list(pipeline.STAGES) == STAGES
+
+
+# ---- the real stages, in this process, with an engine that answers from a function ----------------------------------
+
+
+@pytest.fixture
+def context(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> stage.Context:
+    monkeypatch.setattr(models, "resolve", lambda name, say: model_dir)
+    recipe = copy.deepcopy(RECIPE)
+    recipe["teacher"] |= {"n": 3, "engine": {"max_model_len": 900, "max_num_seqs": 2}}
+    recipe["curate"]["max_length"] = 900
+    return stage.Context(build(recipe, "here"), tmp_path / "quick", Machine("cpu", (0,)), Reporter(None))
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, **faults: int) -> FakeEngine:
+    """The engine of the next stage. It solves what its seed lets it solve."""
+    problems = tasks.load("chain_arithmetic", "train", limit=4)
+
+    def answer(request: Request) -> Answer:
+        chat = tokenizer.decode(request.prompt_token_ids)
+        (problem,) = (p for p in problems if p.question in chat)
+        right = request.seed % 3
+        return Answer(f"Way {request.seed}. The answer is {problem.target if right else -1}.", num_tokens=5)
+
+    engine = FakeEngine(answer, **faults)
+    monkeypatch.setattr(stage._Engines, "start", lambda *_: engine)
+    return engine
+
+
+def test_sampling_and_curation(context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+    serve(monkeypatch, tokenizer)
+    sampled = stage.sample(context)
+    rows = read_jsonl(context.run_dir / "samples.jsonl")
+    assert (sampled["samples"], sampled["samples_new"], sampled["samples_reused"]) == (12, 12, 0) == (len(rows), 12, 0)
+    right = [row["seed"] % 3 != 0 for row in rows]
+    assert 0 < sum(right) < 12
+    assert sampled["pass_rate"] == sum(right) / 12
+    assert sampled["num_tokens"] == 60
+    assert sampled["tokens_per_accepted"] == 60 / sum(right)
+    assert sampled["num_tokens_cancelled"] == 0
+    curated = stage.curate(context)
+    assert curated["kept"] == sum(right)
+    assert curated["dropped"] == {"wrong": 12 - sum(right)}
+    rows = read_jsonl(context.run_dir / "train.jsonl")
+    assert len(rows) == sum(right)
+    assert all(row["completion"][0]["content"].startswith("Way ") for row in rows)
+    for outcome in (sampled, curated):
+        for path, sha256 in outcome["outputs"].items():
+            assert sha256_file(context.run_dir / path) == sha256
+
+
+def test_sampling_that_was_interrupted_counts_its_samples_as_new(
+    context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
+    serve(monkeypatch, tokenizer, interrupted_at_poll=3)
+    with pytest.raises(KeyboardInterrupt):
+        stage.sample(context)
+    assert not (context.run_dir / "samples.jsonl").exists()
+    serve(monkeypatch, tokenizer)
+    sampled = stage.sample(context)
+    assert (sampled["samples"], sampled["samples_new"], sampled["samples_reused"]) == (12, 12, 0)
+    assert sampled["num_tokens_cancelled"] > 0
+    # Another run on the same store asks for nothing, and says so.
+    engine = serve(monkeypatch, tokenizer)
+    other = dataclasses.replace(context, run_dir=context.run_dir.with_name("other"))
+    again = stage.sample(other)
+    assert (again["samples_new"], again["samples_reused"]) == (0, 12)
+    assert engine.submitted == []
+    assert again["outputs"] == sampled["outputs"]
+
+
+def test_a_teacher_that_is_never_right(context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+    serve(monkeypatch, tokenizer)._answer = lambda request: Answer("The answer is -1.")
+    sampled = stage.sample(context)
+    assert (sampled["pass_rate"], sampled["coverage"], sampled["tokens_per_accepted"]) == (0, 0, None)
+    assert stage.curate(context)["kept"] == 0
+    with pytest.raises(DataError, match=r"no rationale survived curation.*curation\.json"):
+        stage.train(context)
+
+
+def test_a_stage_that_is_asked_for_by_hand_says_what_is_wrong(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fcot_lite.stage", "curate", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == RecipeError.exit_code
+    assert "recipe.yaml: No such file" in done.stderr

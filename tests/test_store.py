@@ -159,6 +159,13 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         SampleStore(tmp_path / "samples.sqlite")
 
 
+def test_a_commit_waits_for_the_disk(path: Path) -> None:
+    """No test can cut the power, so this one asks SQLite whether it waits (2 is FULL)."""
+    with SampleStore(path) as store:
+        assert store._database.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert store._database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
 def test_a_full_disk_keeps_what_is_committed(path: Path) -> None:
     child = f"""
 import resource
