@@ -33,11 +33,13 @@ def why_not(model: Any) -> str | None:
         return f"on {model.device.type} TRL scores only the labelled positions by itself"
     if model.config.model_type not in MODEL_TYPES:
         return f"the labelled-only head is tested with {', '.join(MODEL_TYPES)}, not with {model.config.model_type}"
+    if model.get_output_embeddings().bias is not None:
+        return "the head has a bias"
     return None
 
 
 def sft_trainer(**arguments: Any) -> Any:
-    """TRL's `SFTTrainer(**arguments)`, with the labelled-only head where that serves; the reason it does not is logged."""
+    """TRL's `SFTTrainer(**arguments)`, with the labelled-only head where that serves, else with the reason logged."""
     return _trainer_class()(**arguments)
 
 
@@ -48,8 +50,7 @@ def _trainer_class() -> Any:
     class LabelledHeadTrainer(SFTTrainer):  # type: ignore[misc]
         def __init__(self, **arguments: Any) -> None:
             super().__init__(**arguments)
-            model = self.accelerator.unwrap_model(self.model)
-            model = model.get_base_model() if hasattr(model, "get_base_model") else model
+            model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
             reason = why_not(model)
             if reason is None:
                 rebind_forward(model)
@@ -75,7 +76,7 @@ def rebind_forward(model: Any) -> None:
         next_tokens = labels[:, 1:]
         mask = next_tokens != -100
         head = self.get_output_embeddings()
-        scores = log_probs_of(hidden[mask], head.weight, head.bias, next_tokens[mask])
+        scores = log_probs_of(hidden[mask], head.weight, next_tokens[mask])
         # masked_scatter keeps a batch without labels connected to the model: its gradient is zero, not an error.
         log_probs, entropy, is_top1 = (score.new_zeros(mask.shape).masked_scatter(mask, score) for score in scores)
         num_tokens = mask.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
@@ -95,7 +96,7 @@ def rebind_forward(model: Any) -> None:
 def _labelled_log_probs() -> Any:
     import torch
 
-    class LabelledLogProbs(torch.autograd.Function):
+    class LabelledLogProbs(torch.autograd.Function):  # type: ignore[misc]
         """Log-probability, entropy and top-1 hit of each target; the last two without gradient.
 
         The logits are in autocast's dtype and everything after them in float32. The gradient of one log-probability
@@ -105,7 +106,7 @@ def _labelled_log_probs() -> Any:
         """
 
         @staticmethod
-        def forward(ctx: Any, hidden: Any, weight: Any, bias: Any, targets: Any) -> Any:
+        def forward(ctx: Any, hidden: Any, weight: Any, targets: Any) -> Any:
             dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else hidden.dtype
             rows, head = hidden.to(dtype), weight.to(dtype)
             num_rows, head_is_trained = len(rows), ctx.needs_input_grad[1]
@@ -116,10 +117,7 @@ def _labelled_log_probs() -> Any:
             for start in range(0, num_rows, ROWS_PER_CHUNK):
                 chunk = slice(start, start + ROWS_PER_CHUNK)
                 target = targets[chunk, None]
-                logits = torch.mm(rows[chunk], head.T)
-                if bias is not None:
-                    logits += bias.to(dtype)
-                logits = logits.float()
+                logits = torch.mm(rows[chunk], head.T).float()
                 top, top_id = logits.max(-1, keepdim=True)
                 probs = (logits - top).exp_()
                 total = probs.sum(-1, keepdim=True)
@@ -143,10 +141,8 @@ def _labelled_log_probs() -> Any:
             hidden_dtype, weight_dtype = ctx.dtypes
             grad_hidden = (row_gradients * grad[:, None]).to(hidden_dtype)
             if not ctx.needs_input_grad[1]:
-                return grad_hidden, None, None, None
-            residuals = residuals * grad[:, None].to(residuals.dtype)
-            grad_weight = torch.mm(residuals.T, rows).to(weight_dtype)
-            grad_bias = residuals.sum(0).to(weight_dtype) if ctx.needs_input_grad[2] else None
-            return grad_hidden, grad_weight, grad_bias, None
+                return grad_hidden, None, None
+            weighted = residuals * grad[:, None].to(residuals.dtype)
+            return grad_hidden, torch.mm(weighted.T, rows).to(weight_dtype), None
 
     return LabelledLogProbs

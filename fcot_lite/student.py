@@ -1,27 +1,37 @@
-"""Fine-tuning: lora, qlora or full, through TRL's SFTTrainer.
+"""Fine-tuning the student: TRL's SFTTrainer on token ids, with an adapter (lora, qlora) or on all weights (full).
 
-The trainer gets token ids and labels from our one renderer, so TRL's own preparation, which can truncate, is skipped.
+What the libraries would do by default and this does not: load weights in float32, cut long rows, round the adapter of
+a 4-bit model to bfloat16, replace a loss that is not a number by the mean of the others.
 """
 
+import contextlib
+import math
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fcot_lite.errors import DataError, RecipeError
+from fcot_lite import labelled_head
+from fcot_lite.errors import DataError, EngineError, RecipeError, ResourceError
 from fcot_lite.files import fsync_folder, fsync_tree
-from fcot_lite.labelled_head import sft_trainer
 from fcot_lite.machine import Machine
 
-GIB = 2**30
 Method = Literal["lora", "qlora", "full"]
+
+IGNORED = -100  # the label of a token that is not learnt; torch's cross-entropy and TRL agree on it
+
+# Up to this many tokens a CPU runs plain attention faster than torch's fused kernel: a step of 8 rows of about 200
+# tokens took 2.15 s against 2.55 s (135M, two AVX512-BF16 cores). It keeps the scores, 38 MB a layer at 8 x 9 heads x
+# 256 x 256, so longer rows take the kernel that does not.
+EAGER_ATTENTION_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRow:
-    """One training row; `labels` is -100 on the prompt and the token itself on the completion, end of turn included."""
+    """One training row; `labels` repeats `input_ids` where the student learns and is -100 on the prompt."""
 
     input_ids: list[int]
     labels: list[int]
@@ -29,7 +39,8 @@ class TokenRow:
 
 @dataclass(frozen=True, slots=True)
 class TrainOutcome:
-    """`num_tokens` counts real tokens over all epochs, padding not; `losses` are (step, loss)."""
+    """`num_tokens` counts real tokens over all epochs, prompt included and padding not; `losses` are (step, loss).
+    `wall_seconds` is the training proper: no loading, no saving. The gpu fields are None on the CPU."""
 
     trainable_parameters: int
     num_tokens: int
@@ -40,81 +51,91 @@ class TrainOutcome:
     peak_gpu_reserved_gib: float | None
 
 
-def sft_arguments(sft: Mapping[str, Any], method: Method, machine: Machine, seed: int, folder: Path) -> dict[str, Any]:
-    """What is passed to TRL's SFTConfig. The recipe's `sft:` block wins over what the machine suggests, except where
-    we depend on it: our rows are ready, and no part of them may be cut."""
-    cpu = machine.device == "cpu"
-    suggested = {
-        "bf16": machine.dtype == "bfloat16",
-        "fp16": machine.dtype == "float16",
-        # On a card the activations of a long rationale are most of the memory; a CPU has memory and wants the time.
-        "gradient_checkpointing": not cpu,
+def sft_arguments(sft: Mapping[str, Any], machine: Machine, seed: int, output_dir: Path) -> dict[str, Any]:
+    """The keyword arguments of TRL's SFTConfig: the recipe's `sft` over our defaults, under what cannot be chosen.
+
+    `max_length` is not among them: `check_rows` holds to it, and TRL would cut rows there.
+    Raises RecipeError where `sft` asks for something else than the machine or the data path allows.
+    """
+    cuda = machine.device == "cuda"
+    defaults = {
+        "gradient_checkpointing": cuda,  # memory is scarce on a card; a CPU only pays the third more compute
         "optim": "adamw_torch_fused",
         "logging_steps": 1,
-        "save_strategy": "no",
-        # Rows of one length share a batch, so that little of it is padding.
-        "train_sampling_strategy": "group_by_length",
+        "train_sampling_strategy": "group_by_length",  # rows of a batch are of one length: little padding
     }
-    required = {
-        "output_dir": str(folder),
-        "use_cpu": cpu,
+    fixed = {
+        "output_dir": str(output_dir),
+        "use_cpu": not cuda,
+        "bf16": machine.dtype == "bfloat16",
+        "fp16": machine.dtype == "float16",
         "seed": seed,
         "data_seed": seed,
         "max_length": None,
+        "packing": False,  # would need TRL's own tokenisation, which `skip_prepare_dataset` turns off
         "dataset_kwargs": {"skip_prepare_dataset": True},
-        "prediction_loss_only": True,  # else TRL adds a forward with all logits
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "prediction_loss_only": True,
+        "logging_strategy": "steps",
+        "logging_nan_inf_filter": False,  # True would log the mean of the earlier losses in place of a NaN
         "report_to": [],
         "disable_tqdm": True,
     }
-    return suggested | dict(sft) | required
+    for name in fixed.keys() & sft.keys() - {"max_length"}:
+        if sft[name] != fixed[name]:
+            raise RecipeError(
+                f"student.sft.{name}: {sft[name]!r} cannot be chosen here, it is always {fixed[name]!r}; remove it"
+            )
+    return {**defaults, **sft, **fixed}
 
 
 def quantization_arguments(machine: Machine) -> dict[str, Any]:
-    """What is passed to BitsAndBytesConfig. Its own defaults are fp4 and float32."""
+    """The keyword arguments of BitsAndBytesConfig: QLoRA's NF4 with double quantisation (arXiv:2305.14314)."""
     return {
         "load_in_4bit": True,
-        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_quant_type": "nf4",  # the library's default is fp4
         "bnb_4bit_use_double_quant": True,
-        "bnb_4bit_compute_dtype": machine.dtype,
+        "bnb_4bit_compute_dtype": machine.dtype,  # the library's default is float32
     }
 
 
 def lora_arguments(lora: Mapping[str, Any]) -> dict[str, Any]:
-    """What is passed to PEFT's LoraConfig."""
-    return {"task_type": "CAUSAL_LM"} | dict(lora)
+    """The keyword arguments of PEFT's LoraConfig; PEFT's own rank 8 and alpha 8 are small for reasoning."""
+    rank = lora.get("r", 32)
+    defaults = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
+    return {**defaults, **lora, "task_type": "CAUSAL_LM"}
 
 
-def load_model(model_dir: Path, method: Method, machine: Machine) -> Any:
-    """The model to train: bf16 weights for lora, NF4 for qlora, float32 for full.
-
-    Full fine-tuning keeps float32 weights under bf16 autocast: a step of AdamW at 5e-5 is smaller than the rounding of
-    a bf16 weight, and would be lost.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    arguments: dict[str, Any] = {
-        "dtype": torch.float32 if method == "full" else getattr(torch, machine.dtype),
-        "attn_implementation": "sdpa",
-    }
-    if method == "qlora":
-        arguments["quantization_config"] = BitsAndBytesConfig(**quantization_arguments(machine))
-        if machine.device == "cuda":
-            arguments["device_map"] = {"": 0}
-    model = AutoModelForCausalLM.from_pretrained(model_dir, **arguments)
-    if method == "qlora":
-        keep_back_propagation(model)
-    return model
+def check_rows(rows: Sequence[TokenRow], *, eos_token_ids: set[int], max_length: int, vocab_size: int) -> None:
+    """Raises DataError naming the first row that the student cannot learn from whole, ending included."""
+    if not rows:
+        raise DataError("the training set is empty: curation accepted no sample; see curation.json for the reasons")
+    for number, row in enumerate(rows, 1):
+        if fault := _fault(row, eos_token_ids, max_length, vocab_size):
+            raise DataError(f"training row {number} of {len(rows)}: {fault}")
 
 
-def keep_back_propagation(model: Any) -> None:
-    """bitsandbytes repacks NF4 weights in place on the first evaluation pass on a CPU with AVX512-BF16, and from then
-    on that layer gives no gradient (bitsandbytes 0.50.2, nn/modules.py Linear4bit.forward). Switches that off."""
-    from bitsandbytes.nn import Linear4bit
-
-    for module in model.modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
+def _fault(row: TokenRow, eos_token_ids: set[int], max_length: int, vocab_size: int) -> str | None:
+    if len(row.input_ids) != len(row.labels):
+        return f"{len(row.input_ids)} input_ids but {len(row.labels)} labels"
+    if len(row.input_ids) > max_length:
+        return (
+            f"{len(row.input_ids)} tokens are more than the {max_length} that student.sft.max_length and the model "
+            "allow, and a cut rationale has no answer; lower curate.max_length so that curation drops it"
+        )
+    if all(label == IGNORED for label in row.labels[1:]):  # nothing predicts the first token
+        return f"no token carries a label, so there is nothing to learn; all are {IGNORED}"
+    if any(label not in (IGNORED, token) for token, label in zip(row.input_ids, row.labels, strict=True)):
+        return f"a label is neither its token nor {IGNORED}"
+    if not 0 <= min(row.input_ids) <= max(row.input_ids) < vocab_size:
+        return f"a token id is outside the student's vocabulary of {vocab_size}; was it rendered for another model?"
+    if row.labels[-1] not in eos_token_ids:
+        return (
+            f"the last label is {row.labels[-1]}, not the end of turn {sorted(eos_token_ids)}: the student would never "
+            "learn to stop"
+        )
+    return None
 
 
 def train(
@@ -130,100 +151,177 @@ def train(
     log_dir: Path,
     progress: Callable[[int, int, str], None],
 ) -> TrainOutcome:
-    """Fine-tunes and leaves the adapter (method full: the whole model) in `output_dir`, whole or not at all.
+    """Fine-tunes the model in `model_dir` and leaves the adapter, or for `full` the whole model, in `output_dir`.
 
-    Raises DataError naming the row that can't be trained on, RecipeError where TRL or PEFT refuse an option.
+    `progress(done_steps, total_steps, note)` is called after each optimiser step. `output_dir` is whole or absent.
+    Raises DataError naming a row that cannot be trained on whole, RecipeError for an option that TRL, PEFT or this
+    machine refuse, ResourceError out of GPU memory, EngineError where the loss is not finite.
     """
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoTokenizer, TrainerCallback
+    from peft.helpers import disable_input_dtype_casting
+    from transformers import AutoTokenizer, PrinterCallback
     from trl import SFTConfig
 
-    torch.set_num_threads(len(machine.cpus))
-    torch.manual_seed(seed)
-    progress(0, 0, "loading the model")
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    model = load_model(model_dir, method, machine)
-    check_rows(train_rows, model.config.get_text_config().max_position_embeddings)
-
-    class Steps(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
-            progress(state.global_step, state.max_steps, "steps" + (f", loss {loss:.3f}" if loss else ""))
-
-    try:
-        arguments = SFTConfig(**sft_arguments(sft, method, machine, seed, log_dir / "trainer"))
-        peft_config = None if method == "full" else LoraConfig(**lora_arguments(lora))
-        trainer = sft_trainer(
-            model=model,
-            args=arguments,
-            train_dataset=Dataset.from_list([{"input_ids": r.input_ids, "labels": r.labels} for r in train_rows]),
-            processing_class=tokenizer,
-            peft_config=peft_config,
-            callbacks=[Steps()],
-        )
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"student.lora or student.sft: {error}") from error
-    trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        # TRL casts the adapters of a quantised model to bf16, where small updates round away: back to float32.
-        parameter.data = parameter.data.float()
-    if machine.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    started = time.monotonic()
-    trainer.train()
-    wall_seconds = time.monotonic() - started
-    history = trainer.state.log_history
-    num_tokens = round(max(entry["num_tokens"] for entry in history if "num_tokens" in entry))
-    progress(0, 0, "saving")
-    temporary = output_dir.with_name(f".{output_dir.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    trainer.model.save_pretrained(temporary)
-    if method == "full":
-        tokenizer.save_pretrained(temporary)
-    _publish(temporary, output_dir)
+    arguments = sft_arguments(sft, machine, seed, log_dir / "trainer")
     cuda = machine.device == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        torch.set_num_threads(len(machine.cpus))
+    progress(0, 0, "loading the model")
+    try:
+        model = load_model(model_dir, method, machine, max((len(row.input_ids) for row in train_rows), default=0))
+        tokenizer = AutoTokenizer.from_pretrained(model_dir)
+        positions = model.config.get_text_config().max_position_embeddings
+        check_rows(
+            train_rows,
+            eos_token_ids=_eos_token_ids(model, tokenizer),
+            max_length=min(sft.get("max_length") or positions, positions),
+            vocab_size=model.get_input_embeddings().num_embeddings,
+        )
+        try:
+            trainer = labelled_head.sft_trainer(
+                model=model,
+                args=SFTConfig(**arguments),
+                train_dataset=Dataset.from_dict(
+                    {"input_ids": [row.input_ids for row in train_rows], "labels": [row.labels for row in train_rows]}
+                ),
+                processing_class=tokenizer,
+                peft_config=None if method == "full" else LoraConfig(**lora_arguments(lora)),
+                callbacks=[_steps(progress)],
+            )
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"student.sft or student.lora: {error}") from error
+        trainer.remove_callback(PrinterCallback)  # writes to stdout
+        trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+        for parameter in trainable:
+            # TRL rounds the adapter of a 4-bit model to bfloat16, where a step of less than 1/256 of a weight is
+            # lost, and float16's gradient scaler refuses anything but float32.
+            parameter.data = parameter.data.float()
+        start = time.perf_counter()
+        # PEFT would cast each input to float32 for its float32 adapter, and autocast straight back.
+        with contextlib.nullcontext() if method == "full" else disable_input_dtype_casting(trainer.model):
+            trainer.train()
+        wall_seconds = time.perf_counter() - start
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"out of GPU memory while training ({str(error).splitlines()[0]}); lower "
+            "student.sft.per_device_train_batch_size and raise gradient_accumulation_steps, or use method: qlora"
+        ) from error
+    progress(0, 0, "saving")
+    with _whole_folder(output_dir) as folder:
+        if method == "full":
+            _save_model(trainer.model.to(getattr(torch, machine.dtype)), model_dir, folder)
+        else:
+            trainer.model.save_pretrained(folder, save_embedding_layers=False)
+            (folder / "README.md").unlink()  # PEFT's model card, all blanks
+    log = trainer.state.log_history
+    num_tokens = int(max(entry["num_tokens"] for entry in log if "num_tokens" in entry))
     return TrainOutcome(
         trainable_parameters=sum(parameter.numel() for parameter in trainable),
         num_tokens=num_tokens,
         wall_seconds=wall_seconds,
         tokens_per_second=num_tokens / wall_seconds,
-        losses=[(entry["step"], entry["loss"]) for entry in history if "loss" in entry],
-        peak_gpu_allocated_gib=torch.cuda.max_memory_allocated() / GIB if cuda else None,
-        peak_gpu_reserved_gib=torch.cuda.max_memory_reserved() / GIB if cuda else None,
+        losses=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry],
+        peak_gpu_allocated_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
+        peak_gpu_reserved_gib=torch.cuda.max_memory_reserved() / 2**30 if cuda else None,
     )
 
 
-def check_rows(rows: Sequence[TokenRow], max_positions: int) -> None:
-    """Raises DataError for a row that is longer than the model's positions or teaches nothing."""
-    for number, row in enumerate(rows):
-        if len(row.input_ids) > max_positions:
-            raise DataError(
-                f"training row {number} has {len(row.input_ids)} tokens, the student takes {max_positions}; lower "
-                "curate.max_length: nothing is ever truncated"
-            )
-        if len(row.input_ids) != len(row.labels) or all(label == -100 for label in row.labels[1:]):
-            raise DataError(f"training row {number} has no labelled token; its completion is empty")
+def load_model(model_dir: Path, method: Method, machine: Machine, longest_row_tokens: int) -> Any:
+    """The model as `method` trains it: frozen weights in the machine's dtype or NF4, trained ones in float32.
+
+    For `full`, autocast computes in the machine's dtype from float32 weights: a bfloat16 weight has 8 bits, and an
+    AdamW step of less than 1/256 of it would change nothing.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    cpu = machine.device == "cpu"
+    options: dict[str, Any] = {
+        "dtype": torch.float32 if method == "full" else getattr(torch, machine.dtype),
+        "device_map": {"": machine.device if cpu else 0},
+        "attn_implementation": "eager" if cpu and longest_row_tokens <= EAGER_ATTENTION_TOKENS else "sdpa",
+    }
+    if method == "qlora":
+        options["quantization_config"] = BitsAndBytesConfig(**quantization_arguments(machine))
+    model = AutoModelForCausalLM.from_pretrained(model_dir, **options)
+    if method == "qlora":
+        import bitsandbytes
+
+        for module in model.modules():
+            if isinstance(module, bitsandbytes.nn.Linear4bit):
+                # On a CPU with AVX512-BF16 a forward in eval mode repacks the weight for a kernel that has no
+                # backward, and training goes on without gradients (bitsandbytes 0.50, nn/modules.py).
+                module.support_avx512bf16_for_cpu = False
+    return model
 
 
 def merge(model_dir: Path, adapter_dir: Path, output_dir: Path) -> None:
-    """Writes base + adapter as one bf16 model with tokenizer, whole or not at all. Never merges into 4-bit weights."""
+    """Writes the model of `model_dir` with the adapter added to its bfloat16 weights, whole or absent.
+
+    Always the unquantised weights: a sum rounded back to 4 bits would lose most of the adapter.
+    """
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
     merged = PeftModel.from_pretrained(base, adapter_dir).merge_and_unload()
-    temporary = output_dir.with_name(f"{output_dir.name}.tmp")
+    with _whole_folder(output_dir) as folder:
+        _save_model(merged, model_dir, folder)
+
+
+def _save_model(model: Any, model_dir: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    model.save_pretrained(folder)  # safetensors, config and generation_config
+    AutoTokenizer.from_pretrained(model_dir).save_pretrained(folder)  # read again: TRL sets a pad token on its own
+
+
+def _eos_token_ids(model: Any, tokenizer: Any) -> set[int]:
+    # Some chat models end their turn with a token that only the generation config names (Gemma's <end_of_turn>).
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return {token_id for token_id in [tokenizer.eos_token_id, *ids] if token_id is not None}
+
+
+def _steps(progress: Callable[[int, int, str], None]) -> Any:
+    from transformers import TrainerCallback
+
+    class Steps(TrainerCallback):  # type: ignore[misc]
+        loss = math.nan
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any], **_: Any) -> None:
+            if "loss" in logs:
+                self.loss = float(logs["loss"])
+                if not math.isfinite(self.loss):
+                    raise EngineError(
+                        f"the training loss is {self.loss} at step {state.global_step}; lower student.sft.learning_rate"
+                    )
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            known = math.isfinite(self.loss)  # a step is logged after it has ended
+            progress(state.global_step, state.max_steps, f"steps, loss {self.loss:.3f}" if known else "steps")
+
+    return Steps()
+
+
+@contextlib.contextmanager
+def _whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place, durable, once the block is done."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    merged.save_pretrained(temporary)
-    AutoTokenizer.from_pretrained(model_dir).save_pretrained(temporary)
-    _publish(temporary, output_dir)
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    fsync_tree(temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    fsync_folder(target.parent)
+    temporary.mkdir()
+    try:
+        yield temporary
+        fsync_tree(temporary)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
