@@ -9,8 +9,8 @@ import psutil
 
 GIB = 2**30
 _SECONDS_BETWEEN_LOOKS = 1.0
-# Reading the PSS of a process walks all its pages: 130 ms for 6.6 GB. On two cores that keep each other waiting at every
-# layer of a model this costs more than it says, so no more than a fiftieth of the time is spent looking.
+# Reading the PSS of a process walks all its pages: 130 ms for 6.6 GB. On two cores that keep each other waiting at
+# every layer of a model this costs more than it says, so no more than a fiftieth of the time is spent looking.
 _MOST_OF_THE_TIME = 0.02
 
 

@@ -23,25 +23,43 @@ subprocess.run([sys.executable, "-c", "import sys; x = bytearray(200_000_000); p
 
 def test_the_whole_tree_is_measured_and_the_peak_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meter, "_SECONDS_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(meter, "_MOST_OF_THE_TIME", 1.0)
     process = subprocess.Popen([sys.executable, "-c", HOLDS_MEMORY], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
     watch = TreeMeter(process.pid, cuda=False)
     started = time.monotonic()
     assert process.stdout.readline() == b"1\n"
-    time.sleep(0.2)
-    held = watch.reading().peak_memory_gib
+    held = 0.0
+    while held < 0.18 and time.monotonic() - started < 10:
+        time.sleep(0.05)
+        held = watch.reading().peak_memory_gib or 0.0
     process.stdin.write(b".")
     process.stdin.flush()
     assert process.stdout.readline() == b"2\n"
     time.sleep(0.2)
     process.communicate()
     reading = watch.stop()
-    assert held is not None
     assert reading.peak_memory_gib is not None
     assert 0.18 < held <= reading.peak_memory_gib < 0.35
     assert reading.peak_gpu_nvml_gib is None
     assert reading.wall_seconds == pytest.approx(time.monotonic() - started, abs=0.2)
+
+
+def test_a_costly_look_is_taken_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def slow(pid: int) -> list[int]:
+        looks.append(time.monotonic())
+        time.sleep(0.02)
+        return []
+
+    monkeypatch.setattr(meter, "tree", slow)
+    monkeypatch.setattr(meter, "_SECONDS_BETWEEN_LOOKS", 0.0)
+    watch = TreeMeter(os.getpid(), cuda=False)
+    time.sleep(1.2)
+    assert watch.stop().wall_seconds < 1.5  # nobody waits for the next look
+    assert 1 <= len(looks) <= 2  # of 20 ms, a fiftieth of the time: one a second
 
 
 def test_a_process_that_is_gone_was_not_measured() -> None:
