@@ -20,6 +20,7 @@ distill: setup ## the whole loop: the quickstart, or TASK=gsm8k [SEED=1] [EXTRA=
 	if [ -z "$$task" ]; then recipe=recipes/quickstart.yaml name=quickstart set=; \
 	elif ! $(gpu); then recipe=recipes/cpu.yaml name=$$task-cpu set="task.name=$$task name=$$task-cpu"; \
 	elif [ -e recipes/$$task.yaml ]; then recipe=recipes/$$task.yaml name=$$task set=; \
+	elif [ ! -e recipes/gpu.yaml ]; then recipe=recipes/cpu.yaml name=$$task set="task.name=$$task name=$$task"; \
 	else recipe=recipes/gpu.yaml name=$$task set="task.name=$$task name=$$task"; fi; \
 	if [ -n "$$seed" ]; then set="$${set%name=$$name} seed=$$seed name=$$name-seed$$seed"; fi; \
 	command=$$(echo $(BIN)/fcot run $$recipe $$set $(EXTRA)); \

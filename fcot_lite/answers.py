@@ -23,7 +23,7 @@ from typing import Literal
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.records import FinishReason, Problem, Verdict
 
-GRADER_VERSION = "1"  # part of the key under which verdicts are kept; raise it with any change of a verdict
+GRADER_VERSION = "1"  # part of every stage's key; raise it with any change of a verdict
 MOST_ANSWERS = 50  # only the last 50 statements are read: beyond that a text only repeats itself
 MOST_STEPS = 32  # as many terms as the longest generated chain has
 
@@ -70,7 +70,9 @@ STEP = re.compile(
 GOES_ON = re.compile(
     rf"""[A-Za-z_]{{0,20}}[0-9] | (?:{_COMMA}|[.:'/])[0-9]
       | [kKM]\b | {_GAP} (?i:hundred|thousand|million|billion|trillion)\b
-      | {_GAP} {_UNITS} {_GAP} (?:,|&|\b(?:or|and|to)\b) {_OPEN} (?={LIKE_A_NUMBER.pattern})
+      | {_GAP} {_UNITS} {_GAP} (?:[,;&]|\b(?:or|and|to|less|more|not|no|rather|wait|actually)\b)
+        (?:[^\S\n]{{0,3}}(?:[,;]|\b(?:or|no|not|rather|wait|actually|than)\b)){{0,4}}+ {_OPEN}
+        (?={LIKE_A_NUMBER.pattern})
       | {_GAP} (?: (?i:feet|foot|ft|hours?|minutes?|days?|weeks?|months?|years?|dollars?|pounds?|meters?|dozen)\b )?+
         [^\S\n]{{1,3}} (?={LIKE_A_NUMBER.pattern})""",
     re.VERBOSE,
@@ -119,6 +121,16 @@ def grade(
     if len(values) > 1 or value in denied:
         return Verdict(False, written, "conflicting answers")
     return Verdict(value == gold, written, "correct" if value == gold else "wrong")
+
+
+def answer_start(text: str) -> int | None:
+    """Where the last answer that `grade` reads is announced; None where there is none."""
+    starts = [
+        statement.start()
+        for statement in deque(STATED.finditer(text), maxlen=MOST_ANSWERS)
+        if _read(text, statement.end(), len(text), must_fill_line=statement["hashes"] is not None) is not None
+    ]
+    return starts[-1] if starts else None
 
 
 def accepted(finish_reason: FinishReason, verdict: Verdict) -> bool:

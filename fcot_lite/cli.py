@@ -1,6 +1,8 @@
 """The `fcot` command. Prints and exits; no logic. stdout is the result, stderr log and progress."""
 
+import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -134,6 +136,9 @@ def _console(width: int) -> Any:
 
 def _guarded(action: Callable[[], None]) -> None:
     """Runs the action; a fault is one message and its exit code, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without "…" shows "?" and loses no run
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a Ctrl-C
     try:
@@ -141,6 +146,8 @@ def _guarded(action: Callable[[], None]) -> None:
     except FcotError as error:
         print(f"fcot: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # `| head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # a full disk, a folder that can't be written
         print(f"fcot: {error}; make room or mend the permissions, then run the same command again", file=sys.stderr)
         sys.exit(ResourceError.exit_code)

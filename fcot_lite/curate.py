@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fcot_lite.answers import accepted, grade
+from fcot_lite.answers import accepted, answer_start, grade
 from fcot_lite.prompts import Message, completion_ids, prompt_ids
 from fcot_lite.recipe import CurateBlock
 from fcot_lite.records import Example, Problem, Sample
 
-# The sentence that states the answer, from its start: "So the answer is", "**Answer:**", "#### 12".
-_ANSWER_SENTENCE = re.compile(r"(?i)(?:(?<=[.!?\n])|^)[ \t*]*(?:[a-z]{1,12},?[ \t]+){0,3}(?:the[ \t]+)?(?:final[ \t]+)?"
-                              r"answer[*_]{0,3}(?:[ \t]+is\b|[ \t]*:)|^[ \t]*####", re.MULTILINE)  # fmt: skip
+_SENTENCE_END = re.compile(r"[.!?][*_)\"'’”]{0,3}\s|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +49,13 @@ def curate(
         seen: set[str] = set()
         for sample in drawn:
             verdict = grade(sample.text, problem, "strict", finish_reason=sample.finish_reason)
-            completion = f"{rationale(sample.text)}\nThe answer is {problem.target}.".lstrip()
+            reasoning = rationale(sample.text)
+            completion = f"{reasoning}\nThe answer is {problem.target}."
             reason = None
             if not accepted(sample.finish_reason, verdict):
                 reason = verdict.reason
+            elif not reasoning:
+                reason = "no rationale"
             elif prompt_length + len(completion_ids(tokenizer, completion)) > block.max_length:
                 reason = "over max_length"
             elif completion in seen:
@@ -70,6 +71,9 @@ def curate(
 
 
 def rationale(text: str) -> str:
-    """The reasoning without the final answer: everything before the last sentence that states it."""
-    found = list(_ANSWER_SENTENCE.finditer(text))
-    return (text[: found[-1].start()] if found else text).strip()
+    """The reasoning without the final answer: what stands before the sentence in which the grader read it."""
+    start = answer_start(text)
+    if start is None:
+        return text.strip()
+    ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, start)]
+    return text[: ends[-1] if ends else 0].strip()

@@ -4,6 +4,7 @@ An evaluation is a sampling run of one greedy sample a problem, so it lives in t
 item where it stopped, and a second training seed does not evaluate the untrained student again.
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,6 @@ class Evaluation:
         }
         self.validation = tasks.load(task.name, "validation", options=task.options, limit=task.validation)
         self.test = tasks.load(task.name, "test", options=task.options, limit=task.test)
-        self.num_tokens = 0
 
     def items(self, student: Student, prompt_name: str, problems: Sequence[Problem], what: str) -> list[dict[str, Any]]:
         """One row per problem, in order: prompt, text, extracted answer, verdict, outcome."""
@@ -80,8 +80,6 @@ class Evaluation:
             progress=self._progress,
             what=what,
         )
-        # All of them, as for the teacher: after a resume the count fits the time, which adds up over resumes too.
-        self.num_tokens += sum(sample.num_tokens for (sample,) in drawn.samples)
         return [self._item(question, samples[0]) for question, samples in zip(asked, drawn.samples, strict=True)]
 
     def _item(self, question: Question, sample: Sample) -> dict[str, Any]:
@@ -123,15 +121,19 @@ def evaluate(
     the test problems see that one only.
     """
     evaluation = Evaluation(recipe, store, model_dir, progress)
-    validation = {
-        name: summary(evaluation.items(before, name, evaluation.validation, f"validation ({name})"))
+    validation_items = {
+        name: evaluation.items(before, name, evaluation.validation, f"validation ({name})")
         for name in recipe.evaluate.before
     }
+    validation = {name: summary(rows) for name, rows in validation_items.items()}
     best = max(recipe.evaluate.before, key=lambda name: validation[name]["accuracy"])
     items = {
         best: evaluation.items(before, best, evaluation.test, f"test before ({best})"),
         FINE_TUNED: evaluation.items(after, recipe.student.prompt, evaluation.test, "test after"),
     }
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier recipe: another prompt may be the best now
+    for name, rows in validation_items.items():
+        write_jsonl(folder / "validation" / f"{name}.jsonl", rows)
     for name, rows in items.items():
         write_jsonl(folder / f"{name}.jsonl", rows)
     right = {name: [bool(row["correct"]) for row in rows] for name, rows in items.items()}
@@ -142,5 +144,4 @@ def evaluate(
         "before": best,
         "after": FINE_TUNED,
         "difference": {"accuracy": difference, "ci95": [low, high]},
-        "num_tokens": evaluation.num_tokens,
     }

@@ -54,5 +54,7 @@ def detect() -> Machine:
             gpu_memory_gib=pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30,
             compute_capability=(major, minor),
         )
+    except pynvml.NVMLError:  # CUDA_VISIBLE_DEVICES names no card that is here
+        return Machine("cpu", cpus)
     finally:
         pynvml.nvmlShutdown()

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fcot_lite import __version__, models, report
+from fcot_lite import __version__, models, report, tasks
+from fcot_lite.answers import GRADER_VERSION
 from fcot_lite.engines.lifeline import LIFELINE
 from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, ResourceError
 from fcot_lite.files import lock, read_json, sha256_file, sha256_json, write_atomic, write_json
@@ -21,8 +23,7 @@ from fcot_lite.machine import Machine, detect
 from fcot_lite.meter import TreeMeter, available_memory_gib
 from fcot_lite.progress import PROGRESS_FD, Display
 from fcot_lite.recipe import Recipe, dump
-from fcot_lite.stage import STAGES
-from fcot_lite.tasks import TASKS
+from fcot_lite.stage import ACCOUNT, STAGES
 
 SECONDS_TO_DRAIN = 10  # what a stage gets to stop by itself after Ctrl-C
 SECONDS_BETWEEN_SAVES = 10  # of the meter: what a killed run loses of its own time
@@ -46,18 +47,23 @@ def run(recipe: Recipe, runs: Path, *, last: str = "evaluate", force: bool = Fal
 
 def _run(recipe: Recipe, run_dir: Path, last: str, force: bool, display: Display) -> dict[str, Any] | None:
     machine = detect()
-    if force and run_dir.exists():
-        shutil.rmtree(run_dir)
+    display.begin("models")
     inputs = stage_inputs(recipe, machine)
     names = list(STAGES)[: list(STAGES).index(last) + 1]
-    all_done = all(_finished(run_dir, name, stage_key(run_dir, name, inputs)) for name in names)
+    all_done = not force and all(_finished(run_dir, name, stage_key(run_dir, name, inputs)) for name in names)
     result_file = run_dir / "result.json"
     if all_done and last == "evaluate":
         result = _record(result_file)
         if (result.get("recipe_hash"), result.get("usd_per_hour")) == (recipe.hash(), recipe.cost.usd_per_hour):
             display.say(f"{run_dir}: nothing to do (--force starts over)")
             return report.read(result_file)
+    if all_done and last != "evaluate":
+        display.say(f"{run_dir}: nothing to do up to {last}")
+        return None
     _check_resources(run_dir)
+    _check_data(recipe)
+    if force:
+        shutil.rmtree(run_dir)
     result_file.unlink(missing_ok=True)  # it exists ⇔ the run is done
     write_atomic(run_dir / "recipe.yaml", dump(recipe))
     if not all_done:
@@ -83,21 +89,23 @@ def stage_inputs(recipe: Recipe, machine: Machine) -> dict[str, Any]:
     """For each stage the parts of the recipe that its outcome depends on. What the stage before wrote comes on top."""
     task, prompts = recipe.task, recipe.prompts
     problems = [task.name, task.options]
+    code = [__version__, GRADER_VERSION]
     student = [recipe.student.model, _weights(recipe.student.model), prompts[recipe.student.prompt].model_dump()]
     before = [prompts[name].model_dump() for name in recipe.evaluate.before]
     return {
         "sample": [
-            *[__version__, problems, task.train, recipe.teacher.model_dump(), _weights(recipe.teacher.model)],
+            *[code, problems, task.train, recipe.teacher.model_dump(), _weights(recipe.teacher.model)],
             prompts[recipe.teacher.prompt].model_dump(),
         ],
-        "curate": [problems, task.train, recipe.curate.model_dump(), student],
-        "train": [recipe.student.model_dump(), student, recipe.seed, machine.device],
-        "evaluate": [problems, task.validation, task.test, recipe.evaluate.model_dump(), before, student],
+        "curate": [code, problems, task.train, recipe.curate.model_dump(), student],
+        "train": [code, recipe.student.model_dump(), student, recipe.seed, machine.device],
+        "evaluate": [code, problems, task.validation, task.test, recipe.evaluate.model_dump(), before, student],
     }
 
 
 def _weights(model: str) -> str | None:
-    """A directory can change under its name; None for the others, which can't."""
+    """A directory can change under its name. None for the others: starters are pinned, and a hub id that moved on is
+    caught when the student that was trained from it is evaluated."""
     path = Path(model).expanduser()
     return models.weights_hash(path) if path.is_dir() else None
 
@@ -137,7 +145,6 @@ def _meter_file(run_dir: Path, name: str) -> Path:
 
 def _fetch_models(recipe: Recipe, run_dir: Path, display: Display) -> None:
     """Starters are downloaded and converted here, before any stage needs them."""
-    display.begin("models")
     meter = _StageMeter(run_dir, "models", recipe.hash(), os.getpid(), cuda=False)
     try:
         for name in dict.fromkeys((recipe.teacher.model, recipe.student.model)):
@@ -154,6 +161,8 @@ def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Di
     log = run_dir / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     _outcome_file(run_dir, name).unlink(missing_ok=True)
+    earlier = _record(_meter_file(run_dir, name))
+    account = earlier["account"] if earlier.get("key") == key and "account" in earlier else uuid.uuid4().hex
     reading, writing = os.pipe()
     display.begin(name)
     with open(log, "ab") as output:
@@ -164,10 +173,10 @@ def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Di
             stderr=output,
             start_new_session=True,
             pass_fds=[writing],
-            env=os.environ | {PROGRESS_FD: str(writing), LIFELINE: str(os.getpid())},
+            env=os.environ | {PROGRESS_FD: str(writing), LIFELINE: str(os.getpid()), ACCOUNT: account},
         )
     os.close(writing)
-    meter = _StageMeter(run_dir, name, key, process.pid, cuda=machine.device == "cuda")
+    meter = _StageMeter(run_dir, name, key, process.pid, cuda=machine.device == "cuda", account=account)
     message = ""
     try:
         message = _follow(process, reading, display, meter)
@@ -183,6 +192,8 @@ def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Di
         return
     if process.returncode == INTERRUPTED:
         raise KeyboardInterrupt
+    if process.returncode == -signal.SIGKILL:
+        raise ResourceError(f"{name}: {_death(process.returncode)}\n  the whole log: {log}")
     text = f"{name}: {message or _death(process.returncode)}\n  the whole log: {log}"
     faults = {fault.exit_code: fault for fault in FcotError.__subclasses__()}
     raise faults.get(process.returncode, EngineError)(text)
@@ -236,11 +247,11 @@ def _death(returncode: int) -> str:
 class _StageMeter:
     """A stage's meter on disk: over resumes times add up and peaks take the maximum; new inputs start at zero."""
 
-    def __init__(self, run_dir: Path, name: str, key: str, pid: int, cuda: bool) -> None:
+    def __init__(self, run_dir: Path, name: str, key: str, pid: int, cuda: bool, account: str = "") -> None:
         self._file = _meter_file(run_dir, name)
         before = _record(self._file)
         self._before = before if before.get("key") == key else {}
-        self._key = key
+        self._identity = {"key": key, "account": account}
         self._meter = TreeMeter(pid, cuda)
         self._saved = time.monotonic()
         self._save()
@@ -255,12 +266,19 @@ class _StageMeter:
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        total: dict[str, Any] = {"key": self._key}
+        total: dict[str, Any] = dict(self._identity)
         for key, value in asdict(self._meter.reading()).items():
             old = self._before.get(key)
             known = [figure for figure in (old, value) if figure is not None]
             total[key] = (sum if key == "wall_seconds" else max)(known) if known else None
         write_json(self._file, total)
+
+
+def _check_data(recipe: Recipe) -> None:
+    """Raises RecipeError for an unknown task or option, DataError where the task's files can't be had."""
+    task = recipe.task
+    for split, limit in (("train", task.train), ("validation", task.validation), ("test", task.test)):
+        tasks.load(task.name, split, options=task.options, limit=limit)  # type: ignore[arg-type]
 
 
 def _check_resources(run_dir: Path) -> None:
@@ -294,8 +312,9 @@ def _manifest(recipe: Recipe, machine: Machine, outcomes: dict[str, Any]) -> dic
         "versions": versions,
         "machine": asdict(machine),
         "seeds": {"training": recipe.seed, "teacher": recipe.teacher.sampling.seed},
-        "answer_kind": TASKS[recipe.task.name].answer_kind,
+        "answer_kind": tasks.TASKS[recipe.task.name].answer_kind,
         "weights": {"teacher": outcomes["sample"]["weights_hash"], "student": outcomes["train"]["weights_hash"]},
+        "problems_sha256": outcomes["sample"]["problems_sha256"],
         "campaign": outcomes["sample"]["campaign"],
         "outputs": {name: outcome["outputs"] for name, outcome in outcomes.items()},
     }

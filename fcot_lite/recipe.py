@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
 from fcot_lite.errors import RecipeError
@@ -86,6 +95,15 @@ class EngineBlock(BaseModel):
     max_model_len: PositiveInt
     max_num_seqs: PositiveInt = 64
 
+    @model_validator(mode="after")
+    def _ours(self) -> "EngineBlock":
+        """What the run itself decides."""
+        if taken := sorted({"model", "tokenizer", "revision", "seed", "enable_lora"} & set(self.model_extra or {})):
+            raise ValueError(
+                f"{', '.join(taken)} can't be chosen here; see teacher.model, student.model, sampling.seed"
+            )
+        return self
+
 
 class TeacherBlock(Block):
     """`n` is the paper's D: the number of rationales sampled for each question."""
@@ -128,7 +146,7 @@ class Cost(Block):
 
 class Recipe(Block):
     name: RunName
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # numpy takes no larger one
     task: TaskBlock
     prompts: Annotated[dict[RunName, Prompt], Field(min_length=1)]
     teacher: TeacherBlock

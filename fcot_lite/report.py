@@ -48,7 +48,8 @@ def result(
         seconds = meter["wall_seconds"]
         stages[name] = {
             "wall_seconds": seconds,
-            "num_tokens": outcomes.get(name, {}).get("num_tokens"),  # None for stages that generate and read none
+            # What this run itself generated or trained on, as the time and the money are.
+            "num_tokens": outcomes.get(name, {}).get("num_tokens_generated", outcomes.get(name, {}).get("num_tokens")),
             **figures,
             "cost_usd": cost_usd(seconds, price),
         }

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
 from fcot_lite.prompts import load_tokenizer, messages
 from fcot_lite.recipe import Recipe, load
+from fcot_lite.records import Problem
 from fcot_lite.store import SampleStore
 
 STORE = "samples.sqlite"
+ACCOUNT = "FCOT_ACCOUNT"
 # No hub: every model is a directory by the time a stage starts, and a retry without a network costs minutes.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -37,10 +39,11 @@ class Context:
     run_dir: Path
     machine: Machine
     progress: Reporter
+    account: str = ""  # what this stage generates, over all its attempts, is booked on it
 
     def store(self) -> SampleStore:
         """`runs/samples.sqlite`: beside the runs, shared by them."""
-        return SampleStore(self.run_dir.parent / STORE)
+        return SampleStore(self.run_dir.parent / STORE, self.account)
 
     def model(self, name: str) -> Path:
         return models.resolve(name, say=lambda line: self.progress(0, 0, line))
@@ -70,9 +73,6 @@ def sample(context: Context) -> dict[str, Any]:
             engine=teacher.engine,
             tokenizer=tokenizer,
         )
-        reused = _reused_at_first(
-            context, store.count(campaign.hash, [q.key(i) for q in asked for i in range(teacher.n)])
-        )
         engines = _Engines(context)
         try:
             drawn = draw(
@@ -86,42 +86,38 @@ def sample(context: Context) -> dict[str, Any]:
             )
         finally:
             engines.close()
-        cancelled = store.num_tokens_cancelled(campaign.hash)
+        spent = store.spent()
     by_problem = []
     for problem, samples in zip(problems, drawn.samples, strict=True):
         right = [grade(s.text, problem, "strict", finish_reason=s.finish_reason).correct for s in samples]
         by_problem.append((sum(right), len(right)))
     accepted, total = sum(right for right, _ in by_problem), sum(n for _, n in by_problem)
     num_tokens = sum(s.num_tokens for samples in drawn.samples for s in samples)
-    write_jsonl(
-        context.run_dir / "samples.jsonl",
-        (asdict(s) for samples in drawn.samples for s in samples),
-    )
+    new = min(total, spent.num_samples)  # a damaged sample is drawn twice
+    write_jsonl(context.run_dir / "samples.jsonl", (asdict(s) for samples in drawn.samples for s in samples))
     return {
         "model": teacher.model,
         "weights_hash": weights_hash,
         "campaign": campaign.hash,
         "samples": total,
-        "samples_new": total - reused,
-        "samples_reused": reused,
+        "samples_new": new,
+        "samples_reused": total - new,
         "pass_rate": accepted / total,
         "pass_rate_ci95": list(stats.clustered_wilson(by_problem)),
         "coverage": sum(right > 0 for right, _ in by_problem) / len(by_problem),
         "num_tokens": num_tokens,
-        "num_tokens_cancelled": cancelled,
+        "num_tokens_cancelled": spent.num_tokens_cancelled,
+        "num_tokens_generated": spent.num_tokens + spent.num_tokens_cancelled,
+        "problems_sha256": problems_hash(problems),
         "tokens_per_accepted": num_tokens / accepted if accepted else None,
         "tokens_per_second": drawn.num_tokens_new / drawn.wall_seconds if drawn.new else None,
         "outputs": _hashes(context.run_dir, ["samples.jsonl"]),
     }
 
 
-def _reused_at_first(context: Context, reused: int) -> int:
-    """How many samples were there when this run first asked: what an interrupted attempt drew counts as new."""
-    file, recipe = context.run_dir / "stages" / "sample.first.json", context.recipe.hash()
-    if file.exists() and (first := read_json(file))["recipe"] == recipe:
-        return int(first["reused"])
-    write_json(file, {"recipe": recipe, "reused": reused})
-    return reused
+def problems_hash(problems: Sequence[Problem]) -> str:
+    """Of what was asked: ids, questions and gold answers."""
+    return sha256_json([[problem.id, problem.question, problem.target] for problem in problems])
 
 
 def curate(context: Context) -> dict[str, Any]:
@@ -210,7 +206,12 @@ def evaluate(context: Context) -> dict[str, Any]:
     adapter = run_dir / "adapter"
     model_dir = context.model(recipe.student.model)
     weights_hash = models.weights_hash(model_dir)
-    adapter_hash = sha256_json(read_json(run_dir / "stages" / "train.json")["outputs"])
+    trained = read_json(run_dir / "stages" / "train.json")
+    if weights_hash != trained["weights_hash"]:
+        raise DataError(
+            f"{recipe.student.model}: other weights than the student was trained from; run with --force to train again"
+        )
+    adapter_hash = sha256_json(trained["outputs"])
     merged = run_dir / ".merged"  # a copy of the whole model that only this stage needs
     engines = _Engines(context)
     on_adapter = recipe.student.method != "full" and context.machine.device == "cuda"
@@ -225,6 +226,7 @@ def evaluate(context: Context) -> dict[str, Any]:
         if recipe.student.method == "full":
             return engines.start(adapter, recipe.evaluate.engine)
         # Serving an adapter on the CPU ran ten times slower than merged weights (61 against 753 tok/s, 135M student).
+        engines.close()  # its memory first
         context.progress(0, 0, "merging the adapter")
         student.merge(model_dir, adapter, merged)
         return engines.start(merged, recipe.evaluate.engine)
@@ -240,6 +242,7 @@ def evaluate(context: Context) -> dict[str, Any]:
                 run_dir / "eval",
                 context.progress,
             )
+            spent = store.spent()
     finally:
         engines.close()
         shutil.rmtree(merged, ignore_errors=True)
@@ -247,7 +250,10 @@ def evaluate(context: Context) -> dict[str, Any]:
         outcome["served"] = "fine-tuned weights"
     else:
         outcome["served"] = "adapter on the unquantised base" if on_adapter else "merged into the unquantised base"
-    outcome["outputs"] = _hashes(run_dir, [f"eval/{name}.jsonl" for name in outcome["methods"]])
+    outcome["num_tokens_generated"] = spent.num_tokens + spent.num_tokens_cancelled
+    outcome["outputs"] = _hashes(
+        run_dir, [str(path.relative_to(run_dir)) for path in (run_dir / "eval").rglob("*.jsonl")]
+    )
     return outcome
 
 
@@ -290,7 +296,7 @@ def _hashes(run_dir: Path, names: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    name, run_dir = sys.argv[1], Path(sys.argv[2])
+    name, run_dir, account = sys.argv[1], Path(sys.argv[2]), os.environ.get(ACCOUNT, "")
     follow_parent()
     if os.environ.get(LIFELINE, str(os.getppid())) != str(os.getppid()):
         sys.exit(INTERRUPTED)  # the run was killed while this process was starting
@@ -301,7 +307,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress = reporter()
     try:
-        context = Context(load(run_dir / "recipe.yaml"), run_dir, machine, progress)
+        context = Context(load(run_dir / "recipe.yaml"), run_dir, machine, progress, account)
         write_json(run_dir / "stages" / f"{name}.json", STAGES[name](context))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +29,10 @@ CREATE TABLE IF NOT EXISTS sample (
     finish_reason TEXT NOT NULL, num_prompt_tokens INTEGER NOT NULL, num_tokens INTEGER NOT NULL,
     engine TEXT NOT NULL, checksum TEXT NOT NULL,
     PRIMARY KEY (campaign, problem_id, prompt_hash, sample_index)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS spent (
+    account TEXT PRIMARY KEY, num_samples INTEGER NOT NULL, num_tokens INTEGER NOT NULL,
+    num_tokens_cancelled INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS damaged AS SELECT * FROM sample WHERE 0;
 """
@@ -54,11 +58,23 @@ def derive_seed(campaign: str, key: SampleKey) -> int:
     return int.from_bytes(hashlib.sha256(json.dumps([campaign, *key]).encode()).digest()[:4], "big") >> 1
 
 
-class SampleStore:
-    """The open store. One process writes at a time; use as a context manager."""
+class Spent(NamedTuple):
+    """What was generated on one account; `num_tokens` are those of its samples, cancelled ones stand apart."""
 
-    def __init__(self, path: Path) -> None:
+    num_samples: int
+    num_tokens: int
+    num_tokens_cancelled: int
+
+
+class SampleStore:
+    """The open store. One process writes at a time; use as a context manager.
+
+    What is drawn is booked on `account`, so that a stage knows what it generated itself, over all its attempts.
+    """
+
+    def __init__(self, path: Path, account: str = "") -> None:
         self.path = path
+        self._account = account
         self._lock = lock(path.with_name(path.name + ".lock"), "the sample store")
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
@@ -121,6 +137,7 @@ class SampleStore:
             self._database.executemany(
                 f"INSERT OR IGNORE INTO sample ({_COLUMNS}, checksum) VALUES ({','.join('?' * 12)})", rows
             )
+            self._book(Spent(len(samples), sum(s.num_tokens for _, s in samples), 0))
 
     def add_cancelled(self, campaign: str, num_tokens: int) -> None:
         """Counts tokens that were generated but never became a sample."""
@@ -129,14 +146,26 @@ class SampleStore:
                 "UPDATE campaign SET num_tokens_cancelled = num_tokens_cancelled + ? WHERE hash = ?",
                 (num_tokens, campaign),
             )
+            self._book(Spent(0, 0, num_tokens))
+
+    def spent(self) -> Spent:
+        """What was generated on this account."""
+        row = self._database.execute(
+            "SELECT num_samples, num_tokens, num_tokens_cancelled FROM spent WHERE account = ?", (self._account,)
+        ).fetchone()
+        return Spent(*row) if row else Spent(0, 0, 0)
+
+    def _book(self, spent: Spent) -> None:
+        self._database.execute(
+            "INSERT INTO spent VALUES (?, ?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
+            "num_samples = num_samples + excluded.num_samples, num_tokens = num_tokens + excluded.num_tokens, "
+            "num_tokens_cancelled = num_tokens_cancelled + excluded.num_tokens_cancelled",
+            (self._account, *spent),
+        )
 
     def num_tokens_cancelled(self, campaign: str) -> int:
         row = self._database.execute("SELECT num_tokens_cancelled FROM campaign WHERE hash = ?", (campaign,)).fetchone()
         return int(row[0]) if row else 0
-
-    def count(self, campaign: str, keys: Collection[SampleKey]) -> int:
-        """How many of these samples are there."""
-        return len(self.read(campaign).keys() & set(keys))
 
     def read(self, campaign: str) -> dict[SampleKey, Sample]:
         """All sound samples of the campaign. A row whose checksum fails is set aside in the table `damaged`, so that

@@ -18,6 +18,7 @@ from fcot_lite import labelled_head
 from fcot_lite.errors import DataError, EngineError, RecipeError, ResourceError
 from fcot_lite.files import fsync_folder, fsync_tree
 from fcot_lite.machine import Machine
+from fcot_lite.prompts import end_of_turn_id
 
 Method = Literal["lora", "qlora", "full"]
 
@@ -283,6 +284,8 @@ def _save_model(model: Any, model_dir: Path, folder: Path) -> None:
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> set[int]:
     # Some chat models end their turn with a token that only the generation config names (Gemma's <end_of_turn>).
+    if tokenizer.chat_template:
+        return {end_of_turn_id(tokenizer)}
     configured = model.generation_config.eos_token_id
     ids = configured if isinstance(configured, list) else [configured]
     return {token_id for token_id in [tokenizer.eos_token_id, *ids] if token_id is not None}

@@ -12,6 +12,12 @@ from fcot_lite.recipe import EngineBlock, Sampling
 from fcot_lite.records import Problem, Sample
 from fcot_lite.store import SampleKey, SampleStore, derive_seed, prompt_hash, storable
 
+# Engine options that shape speed and memory but no text; any other is part of a campaign's identity.
+SPEED_ONLY = {
+    *("block_size", "enable_chunked_prefill", "enable_prefix_caching", "enforce_eager", "max_num_batched_tokens"),
+    *("gpu_memory_utilization", "kv_cache_memory_bytes", "tensor_parallel_size", "disable_log_stats"),
+}
+
 Progress = Callable[[int, int, str], None]
 
 
@@ -58,12 +64,11 @@ def open_campaign(
     adapter_hash: str | None = None,
 ) -> Campaign:
     """Registers everything that shapes the texts: the weights, the prompt, the sampling parameters."""
-    extra = engine.model_extra or {}
     stop_token_ids = (end_of_turn_id(tokenizer),)
     description = {
         "weights": weights_hash,
         "adapter": adapter_hash,
-        "quantization": extra.get("quantization"),
+        "engine": {k: v for k, v in (engine.model_extra or {}).items() if k not in SPEED_ONLY},
         "prompt": dict(prompt),
         "sampling": sampling.model_dump(),
         "stop_token_ids": list(stop_token_ids),
@@ -138,7 +143,9 @@ def draw(
                     )  # fmt: skip
                     finished.append((key, sample))
                 if finished:
-                    store.put(campaign.hash, [(key.prompt_hash, sample) for key, sample in finished], engine.version)
+                    # What the engine itself gave up counts for this run only: the next one asks again.
+                    whole = [(key.prompt_hash, s) for key, s in finished if s.finish_reason not in ("abort", "error")]
+                    store.put(campaign.hash, whole, engine.version)
                     have.update(finished)
                     new += len(finished)
                     num_tokens += sum(sample.num_tokens for _, sample in finished)

@@ -218,3 +218,10 @@ def test_a_megabyte_takes_milliseconds(unit: str, start: str) -> None:
         seconds.append(time.process_time() - began)
     # Measured 1 to 30 ms; a pattern that is not linear takes minutes. 0.2 leaves room for a slow machine.
     assert min(seconds) < 0.2
+
+
+@pytest.mark.parametrize(
+    "text", ["The answer is 12, or rather 13.", "The answer is 12; no, 13.", "The answer is 12 less 3."]
+)
+def test_an_answer_that_is_taken_back_does_not_count(text: str) -> None:
+    assert not grade(text, Problem("p", "q", "12")).correct

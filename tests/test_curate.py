@@ -113,7 +113,7 @@ def test_the_first_ones_of_a_problem_stay(tokenizer: Any) -> None:
 
 def test_the_same_words_teach_two_problems(tokenizer: Any) -> None:
     problems = [PROBLEM, replace(PROBLEM, id="p/1")]
-    samples = [[sample("The answer is 7.")], [replace(sample("The answer is 7."), problem_id="p/1")]]
+    samples = [[sample("3 + 4. The answer is 7.")], [replace(sample("3 + 4. The answer is 7."), problem_id="p/1")]]
     assert len(curate(problems, samples, [CHAT, CHAT], tokenizer, ROOMY).examples) == 2
 
 
@@ -156,7 +156,7 @@ def test_the_reasoning_is_what_stands_before_the_answer(text: str, reasoning: st
 
 def test_curating_what_was_curated_changes_nothing(tokenizer: Any) -> None:
     """The announcement is cut as often as it is added: none is left over, none is said twice."""
-    for text in ("3 + 4 = 7. Answer: 7", "#### 7", "Add. So the final answer is 7.", "3 + 4 = \\boxed{7}"):
+    for text in ("3 + 4 = 7. Answer: 7", "Add.\n#### 7", "Add. So the final answer is 7.", "So: 3 + 4.\n\\boxed{7}"):
         (once,) = curate([PROBLEM], [[sample(text)]], [CHAT], tokenizer, ROOMY).examples
         (twice,) = curate([PROBLEM], [[sample(once.completion)]], [CHAT], tokenizer, ROOMY).examples
         assert twice.completion == once.completion
@@ -167,3 +167,24 @@ def test_long_repetitions_take_no_time(part: str) -> None:
     started = time.process_time()
     rationale(part * 50_000)
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Answer: Start with 3. 3 + 4 = 7. Thus we conclude that the answer is 7.", "Answer: Start with 3. 3 + 4 = 7."),
+        ("Answer:\nFirst 3.\nThen 4.\n\\[\\boxed{7}\\]", "Answer:\nFirst 3.\nThen 4."),
+        (
+            "The answer is found by adding. 3 + 4. So after all that, the answer is 7.",
+            "The answer is found by adding. 3 + 4.",
+        ),
+    ],
+)
+def test_the_rationale_ends_where_the_grader_read_the_answer(text: str, expected: str) -> None:
+    assert rationale(text) == expected
+
+
+def test_an_answer_without_reasoning_teaches_nothing(tokenizer: Any) -> None:
+    curated = curate([PROBLEM], [[sample("The answer is 7.")]], [CHAT], tokenizer, ROOMY)
+    assert curated.examples == []
+    assert curated.counts() == {"no rationale": 1}

@@ -67,7 +67,7 @@ def test_a_gpu_gets_none_of_what_a_cpu_needs(machine: Machine) -> None:
 
 @pytest.mark.parametrize("machine", [ONE_CORE, AMPERE])
 def test_the_recipe_has_the_last_word(machine: Machine) -> None:
-    asked = {"max_model_len": 99, "dtype": "float32", "block_size": 16, "quantization": "awq", "seed": 5}
+    asked = {"max_model_len": 99, "dtype": "float32", "block_size": 16, "quantization": "awq"}
     assert given(machine, EngineBlock.model_validate(asked)).items() >= asked.items()
 
 

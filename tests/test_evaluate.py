@@ -107,7 +107,7 @@ def test_the_best_prompt_on_validation_meets_the_test_and_no_other_does(bench: B
     assert {name: row["correct"] for name, row in result["validation"].items()} == WEAK
     assert {name: row["correct"] for name, row in result["methods"].items()} == {"steps": 2, "fine_tune_cot": 6}
     assert result["difference"]["accuracy"] == pytest.approx(4 / 7)
-    assert result["num_tokens"] == 4 * (15 + 7 + 7)
+    assert bench.store.spent().num_tokens == 4 * (15 + 7 + 7)
 
 
 def test_a_prompt_that_shines_on_the_test_alone_is_not_chosen(bench: Bench) -> None:

@@ -230,7 +230,7 @@ def test_a_row_is_never_cut(model_dir: Path, tmp_path: Path) -> None:
 
 def test_the_end_of_turn_may_be_the_generation_configs() -> None:
     model = type("Model", (), {"generation_config": type("Config", (), {"eos_token_id": [7, 8]})})
-    assert student._eos_token_ids(model, type("Tokenizer", (), {"eos_token_id": 2})) == {2, 7, 8}
+    assert student._eos_token_ids(model, type("Tokenizer", (), {"eos_token_id": 2, "chat_template": None})) == {2, 7, 8}
 
 
 # Training.

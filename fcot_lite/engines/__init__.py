@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fcot_lite.records import FinishReason
 from fcot_lite.recipe import Sampling
+from fcot_lite.records import FinishReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,7 @@ class VllmEngine:
         except (RuntimeError, ValueError, TypeError, OSError) as error:
             raise EngineError(f"vLLM could not start {model}: {error}") from error
         self._engine = self._llm.llm_engine
+        self._finished: list[Completion] = []  # by the step during which an interrupt came
 
     def submit(self, requests: Sequence[Request]) -> None:
         from vllm import SamplingParams
@@ -121,15 +122,14 @@ class VllmEngine:
     def poll(self, timeout: float) -> list[Completion]:
         deadline = time.monotonic() + timeout
         # step() waits for ever when nothing is unfinished.
-        while self._engine.has_unfinished_requests():
+        while not self._finished and self._engine.has_unfinished_requests() and time.monotonic() <= deadline:
             try:
                 with _undisturbed():
-                    outputs = [output for output in self._engine.step() if output.finished]
+                    self._finished += [_completion(output) for output in self._engine.step() if output.finished]
             except RuntimeError as error:  # EngineDeadError is one
                 raise EngineError(f"vLLM's engine died: {error}") from error
-            if outputs or time.monotonic() > deadline:
-                return [_completion(output) for output in outputs]
-        return []
+        finished, self._finished = self._finished, []
+        return finished
 
     def cancel(self, keys: Sequence[str]) -> None:
         self._engine.abort_request(list(keys))
