@@ -108,16 +108,16 @@ def lora_arguments(lora: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, **lora, "task_type": "CAUSAL_LM"}
 
 
-def check_rows(rows: Sequence[TokenRow], *, eos_token_ids: set[int], max_length: int, vocab_size: int) -> None:
+def check_rows(rows: Sequence[TokenRow], *, end_of_turn_id: int, max_length: int, vocab_size: int) -> None:
     """Raises DataError naming the first row that the student cannot learn from whole, ending included."""
     if not rows:
         raise DataError("the training set is empty: curation accepted no sample; see curation.json for the reasons")
     for number, row in enumerate(rows, 1):
-        if fault := _fault(row, eos_token_ids, max_length, vocab_size):
+        if fault := _fault(row, end_of_turn_id, max_length, vocab_size):
             raise DataError(f"training row {number} of {len(rows)}: {fault}")
 
 
-def _fault(row: TokenRow, eos_token_ids: set[int], max_length: int, vocab_size: int) -> str | None:
+def _fault(row: TokenRow, end_of_turn_id: int, max_length: int, vocab_size: int) -> str | None:
     if len(row.input_ids) != len(row.labels):
         return f"{len(row.input_ids)} input_ids but {len(row.labels)} labels"
     if len(row.input_ids) > max_length:
@@ -131,11 +131,8 @@ def _fault(row: TokenRow, eos_token_ids: set[int], max_length: int, vocab_size: 
         return f"a label is neither its token nor {IGNORED}"
     if not 0 <= min(row.input_ids) <= max(row.input_ids) < vocab_size:
         return f"a token id is outside the student's vocabulary of {vocab_size}; was it rendered for another model?"
-    if row.labels[-1] not in eos_token_ids:
-        return (
-            f"the last label is {row.labels[-1]}, not the end of turn {sorted(eos_token_ids)}: the student would never "
-            "learn to stop"
-        )
+    if row.labels[-1] != end_of_turn_id:
+        return f"the last label is {row.labels[-1]}, not the end of turn {end_of_turn_id}; it would never learn to stop"
     return None
 
 
@@ -178,7 +175,7 @@ def train(
         positions = model.config.get_text_config().max_position_embeddings
         check_rows(
             train_rows,
-            eos_token_ids=_eos_token_ids(model, tokenizer),
+            end_of_turn_id=end_of_turn_id(tokenizer),
             max_length=min(sft.get("max_length") or positions, positions),
             vocab_size=model.get_input_embeddings().num_embeddings,
         )
@@ -280,15 +277,6 @@ def _save_model(model: Any, model_dir: Path, folder: Path) -> None:
 
     model.save_pretrained(folder)  # safetensors, config and generation_config
     AutoTokenizer.from_pretrained(model_dir).save_pretrained(folder)  # read again: TRL sets a pad token on its own
-
-
-def _eos_token_ids(model: Any, tokenizer: Any) -> set[int]:
-    # Some chat models end their turn with a token that only the generation config names (Gemma's <end_of_turn>).
-    if tokenizer.chat_template:
-        return {end_of_turn_id(tokenizer)}
-    configured = model.generation_config.eos_token_id
-    ids = configured if isinstance(configured, list) else [configured]
-    return {token_id for token_id in [tokenizer.eos_token_id, *ids] if token_id is not None}
 
 
 def _steps(progress: Callable[[int, int, str], None]) -> Any:

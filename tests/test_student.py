@@ -23,7 +23,7 @@ from fcot_lite.errors import DataError, EngineError, RecipeError
 from fcot_lite.machine import Machine
 from fcot_lite.student import TokenRow
 
-VOCAB, POSITIONS, EOS = 97, 64, 2
+VOCAB, POSITIONS, END_OF_TURN = 97, 64, 2
 CPU = Machine("cpu", tuple(sorted(os.sched_getaffinity(0))))
 AMPERE = Machine("cuda", (0, 1), "NVIDIA GeForce RTX 3090", 24.0, (8, 6))
 TURING = Machine("cuda", (0, 1), "NVIDIA GeForce RTX 2080 Ti", 11.0, (7, 5))
@@ -33,7 +33,7 @@ SFT = {"learning_rate": 1e-2, "num_train_epochs": 2, "per_device_train_batch_siz
 def row(num_prompt: int, num_completion: int, key: int = 0) -> TokenRow:
     rng = torch.Generator().manual_seed(key)
     ids = torch.randint(3, VOCAB, (num_prompt + num_completion,), generator=rng).tolist()
-    ids[-1] = EOS
+    ids[-1] = END_OF_TURN
     return TokenRow(ids, [-100] * num_prompt + ids[num_prompt:])
 
 
@@ -53,16 +53,23 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=POSITIONS,
         tie_word_embeddings=True,
-        eos_token_id=EOS,
+        eos_token_id=1,
         initializer_range=0.2,
     )
     model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
     model.generation_config.max_new_tokens = 17  # anything that would get lost
     model.save_pretrained(folder)
-    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": EOS} | {f"w{i}": i for i in range(3, VOCAB)}
+    vocabulary = {"<unk>": 0, "<eos>": 1, "<end>": END_OF_TURN} | {f"w{i}": i for i in range(3, VOCAB)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>").save_pretrained(folder)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>", additional_special_tokens=["<end>"]
+    )
+    # As in Qwen's base models, a turn ends in another token than the one that the tokenizer calls eos.
+    fast.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}<end>{% endif %}{% endfor %}"
+    )
+    fast.save_pretrained(folder)
     return folder
 
 
@@ -195,15 +202,16 @@ def test_nf4_layers_still_back_propagate_after_an_evaluation_pass(model_dir: Pat
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (TokenRow([5, 6, EOS], [-100, 6]), "3 input_ids but 2 labels"),
-        (TokenRow([5, 6, EOS], [-100] * 3), "no token carries a label"),
+        (TokenRow([5, 6, END_OF_TURN], [-100, 6]), "3 input_ids but 2 labels"),
+        (TokenRow([5, 6, END_OF_TURN], [-100] * 3), "no token carries a label"),
         (TokenRow([5], [5]), "no token carries a label"),
         (TokenRow([], []), "no token carries a label"),
-        (TokenRow([5, 6, EOS], [-100, 7, EOS]), "neither its token nor -100"),
-        (TokenRow([5, VOCAB, EOS], [-100, VOCAB, EOS]), "outside the student's vocabulary of 97"),
-        (TokenRow([5, -1, EOS], [-100, -1, EOS]), "outside the student's vocabulary"),
-        (TokenRow([5, 6, 7], [-100, 6, 7]), r"the last label is 7, not the end of turn \[2\]"),
-        (TokenRow([5, 6, EOS], [-100, 6, -100]), "the last label is -100"),
+        (TokenRow([5, 6, END_OF_TURN], [-100, 7, END_OF_TURN]), "neither its token nor -100"),
+        (TokenRow([5, VOCAB, END_OF_TURN], [-100, VOCAB, END_OF_TURN]), "outside the student's vocabulary of 97"),
+        (TokenRow([5, -1, END_OF_TURN], [-100, -1, END_OF_TURN]), "outside the student's vocabulary"),
+        (TokenRow([5, 6, 7], [-100, 6, 7]), r"the last label is 7, not the end of turn 2"),
+        (TokenRow([5, 6, 1], [-100, 6, 1]), "the last label is 1, not the end of turn 2"),  # 1 is the eos_token
+        (TokenRow([5, 6, END_OF_TURN], [-100, 6, -100]), "the last label is -100"),
         (row(POSITIONS - 3, 4), f"{POSITIONS + 1} tokens are more than the {POSITIONS}"),
     ],
 )
@@ -226,11 +234,6 @@ def test_a_row_is_never_cut(model_dir: Path, tmp_path: Path) -> None:
     assert train(model_dir, tmp_path, train_rows=whole, sft=sft).num_tokens == POSITIONS
     with pytest.raises(DataError, match=r"training row 1 of 1: 64 tokens are more than the 63"):
         train(model_dir, tmp_path, train_rows=whole, sft={**sft, "max_length": 63})
-
-
-def test_the_end_of_turn_may_be_the_generation_configs() -> None:
-    model = type("Model", (), {"generation_config": type("Config", (), {"eos_token_id": [7, 8]})})
-    assert student._eos_token_ids(model, type("Tokenizer", (), {"eos_token_id": 2, "chat_template": None})) == {2, 7, 8}
 
 
 # Training.
