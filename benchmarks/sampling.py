@@ -106,6 +106,7 @@ def main() -> None:
     }
     print(f"ratio {result['median_ratio']:.3f}, 95 % interval {medians[250]:.3f} … {medians[9749]:.3f}")
     path = Path(__file__).parent / "results" / "sampling.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
 
 
