@@ -110,3 +110,18 @@ def test_json_on_stdout(runs: Path, result: dict) -> None:
         [sys.executable, "-m", "fcot_lite", "report", str(runs / "e2e"), "--json"], capture_output=True, text=True
     )
     assert json.loads(shown.stdout) == result
+
+
+def test_full_fine_tuning_on_the_same_samples(runs: Path, result: dict) -> None:
+    changed = ["name=full", "student.method=full", "student.sft.learning_rate=5e-5", "student.sft.num_train_epochs=1"]
+    done = subprocess.run(
+        [*COMMAND, *changed, "--runs", str(runs), "--json"], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    full = json.loads(done.stdout)
+    assert full["teacher"]["samples_new"] == 0, "another student costs no teacher token"
+    assert full["teacher"]["samples_reused"] == 48
+    assert full["teacher"]["pass_rate"] == result["teacher"]["pass_rate"]
+    assert full["stages"]["sample"]["num_tokens"] == 0
+    assert full["student"]["trainable_parameters"] > 100_000_000
+    assert full["methods"][full["before"]] == result["methods"][result["before"]]
