@@ -37,7 +37,7 @@ check: setup ## format, lint, types, layers, unit tests
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not e2e and not slow"
+	$(BIN)/python -m pytest -m "not real and not e2e and not slow"
 
 bench: setup ## a benchmark of benchmarks/: NAME=sampling
 	@[ -e "benchmarks/$(NAME).py" ] || { echo "make bench NAME=...: one of" $$(cd benchmarks && ls *.py | sed 's/\.py$$//') >&2; exit 2; }

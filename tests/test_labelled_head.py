@@ -21,6 +21,8 @@ from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from fcot_lite import labelled_head
 
+pytestmark = pytest.mark.real
+
 VOCAB = 97
 IGNORED = -100
 

@@ -257,6 +257,7 @@ def test_whatever_a_stage_leaves_running_ends_with_it(bench: Bench) -> None:
     wait_for(lambda: gone(bench.pid("child")))
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("stubborn", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_everything_and_the_next_run_goes_on(bench: Bench, number: int, stubborn: bool) -> None:
@@ -281,6 +282,7 @@ def test_ctrl_c_stops_everything_and_the_next_run_goes_on(bench: Bench, number: 
     assert bench.ran() == ["train", "evaluate"]
 
 
+@pytest.mark.real
 def test_kill_9_of_the_run_takes_its_stage_along(bench: Bench) -> None:
     bench.plan(sample={"sleep": 60, "lifeline": True})
     process = bench.start()
@@ -302,6 +304,7 @@ def test_a_stage_whose_run_is_gone_does_not_start(bench: Bench) -> None:
     assert not bench.run_dir.exists()
 
 
+@pytest.mark.real
 def test_times_add_up_over_resumes_and_peaks_take_the_maximum(bench: Bench) -> None:
     bench.plan(train={"sleep": 0.4, "exit": 5})
     for _ in range(2):

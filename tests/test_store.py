@@ -48,6 +48,7 @@ def execute(path: Path, statement: str, *values: object) -> list[tuple[object, .
     return rows
 
 
+@pytest.mark.real
 def test_kill_9_in_the_middle_of_put(path: Path) -> None:
     child_program = f"""
 import itertools, sys

@@ -23,6 +23,8 @@ from fcot_lite.errors import DataError, EngineError, RecipeError
 from fcot_lite.machine import Machine
 from fcot_lite.student import TokenRow
 
+pytestmark = pytest.mark.real
+
 VOCAB, POSITIONS, END_OF_TURN = 97, 64, 2
 CPU = Machine("cpu", tuple(sorted(os.sched_getaffinity(0))))
 AMPERE = Machine("cuda", (0, 1), "NVIDIA GeForce RTX 3090", 24.0, (8, 6))
