@@ -19,6 +19,8 @@ import pytest
 
 from fcot_lite import bootstrap
 
+pytestmark = pytest.mark.real
+
 SOURCE = Path(bootstrap.__file__)
 Usage = namedtuple("Usage", "total used free")
 

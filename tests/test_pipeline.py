@@ -33,6 +33,8 @@ FAKE_STAGE = """
 import hashlib, json, os, signal, subprocess, sys, time
 from pathlib import Path
 
+pytestmark = pytest.mark.real
+
 name, run_dir = sys.argv[1], Path(sys.argv[2])
 runs = run_dir.parent
 plan = json.loads((runs / "plan.json").read_text()).get(name, {})
@@ -257,7 +259,6 @@ def test_whatever_a_stage_leaves_running_ends_with_it(bench: Bench) -> None:
     wait_for(lambda: gone(bench.pid("child")))
 
 
-@pytest.mark.real
 @pytest.mark.parametrize("stubborn", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_stops_everything_and_the_next_run_goes_on(bench: Bench, number: int, stubborn: bool) -> None:
@@ -282,7 +283,6 @@ def test_ctrl_c_stops_everything_and_the_next_run_goes_on(bench: Bench, number: 
     assert bench.ran() == ["train", "evaluate"]
 
 
-@pytest.mark.real
 def test_kill_9_of_the_run_takes_its_stage_along(bench: Bench) -> None:
     bench.plan(sample={"sleep": 60, "lifeline": True})
     process = bench.start()
@@ -304,7 +304,6 @@ def test_a_stage_whose_run_is_gone_does_not_start(bench: Bench) -> None:
     assert not bench.run_dir.exists()
 
 
-@pytest.mark.real
 def test_times_add_up_over_resumes_and_peaks_take_the_maximum(bench: Bench) -> None:
     bench.plan(train={"sleep": 0.4, "exit": 5})
     for _ in range(2):
