@@ -28,12 +28,12 @@ from fcot_lite.machine import Machine
 from fcot_lite.progress import Reporter
 from fcot_lite.recipe import Recipe, build
 
+pytestmark = pytest.mark.real
+
 STAGES = ["sample", "curate", "train", "evaluate"]
 FAKE_STAGE = """
 import hashlib, json, os, signal, subprocess, sys, time
 from pathlib import Path
-
-pytestmark = pytest.mark.real
 
 name, run_dir = sys.argv[1], Path(sys.argv[2])
 runs = run_dir.parent
