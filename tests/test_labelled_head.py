@@ -1,6 +1,6 @@
 """The labelled-only head against TRL's own, on the same batch of tiny models of the true architectures.
 
-Chunks of 3 rows, so that every test crosses their borders.
+In bites of 5 and 2 rows, so that every test crosses their borders.
 """
 # ruff: noqa: E402
 
@@ -28,8 +28,9 @@ IGNORED = -100
 
 
 @pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelled_head, "ROWS_PER_CHUNK", 3)
+def small_bites(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labelled_head, "ROWS_PER_PRODUCT", 5)
+    monkeypatch.setattr(labelled_head, "ROWS_PER_SOFTMAX", 2)
 
 
 def tiny(model_type: str, *, tied: bool = True, **options: Any) -> Any:
