@@ -65,6 +65,15 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not valid JSON ({error})") from None
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """What an earlier run left in `path`; {} where it is missing or damaged, so that it is made again."""
+    try:
+        value = read_json(path)
+    except DataError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def read_jsonl(path: Path) -> list[Any]:
     """The rows of `path` in order. Raises DataError naming file and line."""
     rows = []

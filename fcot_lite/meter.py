@@ -2,13 +2,17 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from fcot_lite.files import read_record, write_json
+
 GIB = 2**30
 _SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_SAVES = 10  # what a killed run loses of its own time
 # Reading the PSS of a process walks all its pages: 130 ms for 6.6 GB. On two cores that keep each other waiting at
 # every layer of a model this costs more than it says, so no more than a fiftieth of the time is spent looking.
 _MOST_OF_THE_TIME = 0.02
@@ -60,6 +64,36 @@ class TreeMeter:
             looked = time.monotonic() - start
             if self._done.wait(max(_SECONDS_BETWEEN_LOOKS, looked / _MOST_OF_THE_TIME)):
                 return
+
+
+class StageMeter:
+    """A stage's meter on disk: over resumes times add up and peaks take the maximum; new inputs start at zero."""
+
+    def __init__(self, file: Path, key: str, pid: int, cuda: bool, account: str = "") -> None:
+        self._file = file
+        before = read_record(file)
+        self._before = before if before.get("key") == key else {}
+        self._identity = {"key": key, "account": account}
+        self._meter = TreeMeter(pid, cuda)
+        self._saved = time.monotonic()
+        self._save()
+
+    def save_sometimes(self) -> None:
+        if time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:
+            self._save()
+
+    def stop(self) -> None:
+        self._meter.stop()
+        self._save()
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        total: dict[str, Any] = dict(self._identity)
+        for key, value in asdict(self._meter.reading()).items():
+            old = self._before.get(key)
+            known = [figure for figure in (old, value) if figure is not None]
+            total[key] = (sum if key == "wall_seconds" else max)(known) if known else None
+        write_json(self._file, total)
 
 
 def tree(pid: int) -> list[int]:

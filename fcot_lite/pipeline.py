@@ -1,32 +1,25 @@
 """The stages in order, each in a process of its own; a stage whose inputs have not changed is not run again."""
 
-import contextlib
-import json
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fcot_lite import __version__, models, report, tasks
+from fcot_lite import __version__, models, process, report, tasks
 from fcot_lite.answers import GRADER_VERSION
-from fcot_lite.engines.lifeline import LIFELINE
-from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, ResourceError
-from fcot_lite.files import lock, read_json, sha256_file, sha256_json, write_atomic, write_json
+from fcot_lite.errors import RecipeError, ResourceError
+from fcot_lite.files import lock, read_json, read_record, sha256_file, sha256_json, write_atomic, write_json
 from fcot_lite.machine import Machine, detect
-from fcot_lite.meter import TreeMeter, available_memory_gib
-from fcot_lite.progress import PROGRESS_FD, Display
-from fcot_lite.recipe import Recipe, dump
+from fcot_lite.meter import StageMeter, available_memory_gib
+from fcot_lite.progress import Display
+from fcot_lite.recipe import Recipe, dump, load
 from fcot_lite.stage import ACCOUNT, STAGES
 
-SECONDS_TO_DRAIN = 10  # what a stage gets to stop by itself after Ctrl-C
-SECONDS_BETWEEN_SAVES = 10  # of the meter: what a killed run loses of its own time
 LEAST_MEMORY_GIB = 3.5  # the largest stage of the end-to-end test, 135M models, peaked below this
 LEAST_DISK_GIB = 2
 
@@ -40,6 +33,7 @@ def run(recipe: Recipe, runs: Path, *, last: str = "evaluate", force: bool = Fal
     with Display() as display:
         holder = lock(runs / f".{recipe.name}.lock", f"the run {recipe.name}")
         try:
+            _end_orphans(runs, recipe.name, display)
             return _run(recipe, run_dir, last, force, display)
         finally:
             os.close(holder)
@@ -47,13 +41,12 @@ def run(recipe: Recipe, runs: Path, *, last: str = "evaluate", force: bool = Fal
 
 def _run(recipe: Recipe, run_dir: Path, last: str, force: bool, display: Display) -> dict[str, Any] | None:
     machine = detect()
-    display.begin("models")
     inputs = stage_inputs(recipe, machine)
     names = list(STAGES)[: list(STAGES).index(last) + 1]
     all_done = not force and all(_finished(run_dir, name, stage_key(run_dir, name, inputs)) for name in names)
     result_file = run_dir / "result.json"
     if all_done and last == "evaluate":
-        result = _record(result_file)
+        result = read_record(result_file)
         if (result.get("recipe_hash"), result.get("usd_per_hour")) == (recipe.hash(), recipe.cost.usd_per_hour):
             display.say(f"{run_dir}: nothing to do (--force starts over)")
             return report.read(result_file)
@@ -64,25 +57,78 @@ def _run(recipe: Recipe, run_dir: Path, last: str, force: bool, display: Display
     _check_data(recipe)
     if force:
         shutil.rmtree(run_dir)
+    for line in plan(recipe, run_dir, names, inputs):
+        display.say(line)
     result_file.unlink(missing_ok=True)  # it exists ⇔ the run is done
     write_atomic(run_dir / "recipe.yaml", dump(recipe))
     if not all_done:
+        display.begin("models")
         _fetch_models(recipe, run_dir, display)
     for name in names:
         key = stage_key(run_dir, name, inputs)
-        if _finished(run_dir, name, key):
-            display.say(f"{name}: reused from an earlier run")
-        else:
+        if not _finished(run_dir, name, key):
             _run_stage(name, key, run_dir, machine, display)
     if last != "evaluate":
         return None
     outcomes = {name: read_json(_outcome_file(run_dir, name)) for name in names}
-    meters = {name: meter for name in ("models", *names) if (meter := _record(_meter_file(run_dir, name)))}
+    meters = {name: meter for name in ("models", *names) if (meter := read_record(_meter_file(run_dir, name)))}
     result = report.result(recipe, outcomes, meters)
     write_json(run_dir / "manifest.json", _manifest(recipe, machine, outcomes))
     write_atomic(run_dir / "report.md", report.markdown(result))
     write_json(result_file, result)
     return result
+
+
+def _end_orphans(runs: Path, own_name: str, display: Display) -> None:
+    """Ends what dead runs of this folder left running. A run that lives holds its lock."""
+    for record in sorted(runs.glob(f"*/{process.RECORD}")):
+        name = record.relative_to(runs).parts[0]
+        try:
+            holder = None if name == own_name else lock(runs / f".{name}.lock", name)
+        except ResourceError:
+            continue
+        process.end_orphans(record, display)
+        if holder is not None:
+            os.close(holder)
+
+
+def plan(recipe: Recipe, run_dir: Path, names: Sequence[str], inputs: dict[str, Any]) -> list[str]:
+    """What is reused and what is done again of an earlier run in `run_dir`, a line each; [] where there was none."""
+    if not any(_outcome_file(run_dir, name).exists() for name in names):
+        return []
+    try:
+        changes = _changes(load(run_dir / "recipe.yaml").model_dump(), recipe.model_dump())
+    except RecipeError:  # written by another version
+        changes = []
+    lines = [f"changed since: {change}" for change in changes]
+    again = None  # the last stage so far that is done again
+    for name in names:
+        outcome, meter = read_record(_outcome_file(run_dir, name)), read_record(_meter_file(run_dir, name))
+        if not outcome:
+            lines.append(f"{name}: to do")
+        elif not _finished(run_dir, name, stage_key(run_dir, name, inputs)):
+            stored = "; samples in the store that still fit are used" if name in ("sample", "evaluate") else ""
+            lines.append(f"{name}: done again{stored}")
+        else:
+            tokens = outcome.get("num_tokens_generated", outcome.get("num_tokens"))
+            saved = report.duration(meter["wall_seconds"]) + (f" and {tokens:,} tokens" if tokens else "")
+            condition = f" if {again} writes what it wrote before" if again else ""
+            lines.append(f"{name}: reused{condition}, which saves {saved}")
+            continue
+        again = name
+    return lines
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """`teacher.n: 2 → 4` for each value that differs."""
+    lines = []
+    for key in [*old, *(key for key in new if key not in old)]:
+        was, now = old.get(key), new.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            lines += _changes(was, now, f"{path}{key}.")
+        elif was != now:
+            lines.append(f"{path}{key}: {was!r} → {now!r}")
+    return lines
 
 
 def stage_inputs(recipe: Recipe, machine: Machine) -> dict[str, Any]:
@@ -115,24 +161,15 @@ def stage_key(run_dir: Path, name: str, inputs: dict[str, Any]) -> str:
     max_num_seqs that gives the same samples trains nothing again."""
     position = list(STAGES).index(name)
     before = list(STAGES)[position - 1] if position else None
-    return sha256_json([inputs[name], _record(_outcome_file(run_dir, before)).get("outputs") if before else None])
+    return sha256_json([inputs[name], read_record(_outcome_file(run_dir, before)).get("outputs") if before else None])
 
 
 def _finished(run_dir: Path, name: str, key: str) -> bool:
     """Whether the stage ran to its end with these inputs and what it wrote is still there as it was."""
-    outputs = _record(_outcome_file(run_dir, name)).get("outputs")
-    if _record(_meter_file(run_dir, name)).get("key") != key or not isinstance(outputs, dict):
+    outputs = read_record(_outcome_file(run_dir, name)).get("outputs")
+    if read_record(_meter_file(run_dir, name)).get("key") != key or not isinstance(outputs, dict):
         return False
     return all((run_dir / path).is_file() and sha256_file(run_dir / path) == hash for path, hash in outputs.items())
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """What an earlier run left in `path`; {} where it is missing or damaged, so that it is made again."""
-    try:
-        value = read_json(path)
-    except DataError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _outcome_file(run_dir: Path, name: str) -> Path:
@@ -145,7 +182,7 @@ def _meter_file(run_dir: Path, name: str) -> Path:
 
 def _fetch_models(recipe: Recipe, run_dir: Path, display: Display) -> None:
     """Starters are downloaded and converted here, before any stage needs them."""
-    meter = _StageMeter(run_dir, "models", recipe.hash(), os.getpid(), cuda=False)
+    meter = StageMeter(_meter_file(run_dir, "models"), recipe.hash(), os.getpid(), cuda=False)
     try:
         for name in dict.fromkeys((recipe.teacher.model, recipe.student.model)):
             models.resolve(name, say=display.say)
@@ -158,120 +195,19 @@ def stage_command(name: str, run_dir: Path) -> list[str]:
 
 
 def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Display) -> None:
-    log = run_dir / "logs" / f"{name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     _outcome_file(run_dir, name).unlink(missing_ok=True)
-    earlier = _record(_meter_file(run_dir, name))
+    meter_file = _meter_file(run_dir, name)
+    earlier = read_record(meter_file)
     account = earlier["account"] if earlier.get("key") == key and "account" in earlier else uuid.uuid4().hex
-    reading, writing = os.pipe()
-    display.begin(name)
-    with open(log, "ab") as output:
-        process = subprocess.Popen(
-            stage_command(name, run_dir),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            pass_fds=[writing],
-            env=os.environ | {PROGRESS_FD: str(writing), LIFELINE: str(os.getpid()), ACCOUNT: account},
-        )
-    os.close(writing)
-    meter = _StageMeter(run_dir, name, key, process.pid, cuda=machine.device == "cuda", account=account)
-    message = ""
-    try:
-        message = _follow(process, reading, display, meter)
-    except KeyboardInterrupt:
-        display.say(f"{name}: stopping; what is finished is kept")
-        _stop(process)
-        raise
-    finally:
-        _kill_group(process)  # first: a full disk must not keep the meter from it
-        os.close(reading)
-        meter.stop()
-    if process.returncode == 0:
-        return
-    if process.returncode == INTERRUPTED:
-        raise KeyboardInterrupt
-    if process.returncode == -signal.SIGKILL:
-        raise ResourceError(f"{name}: {_death(process.returncode)}\n  the whole log: {log}")
-    text = f"{name}: {message or _death(process.returncode)}\n  the whole log: {log}"
-    faults = {fault.exit_code: fault for fault in FcotError.__subclasses__()}
-    raise faults.get(process.returncode, EngineError)(text)
-
-
-def _follow(process: subprocess.Popen[bytes], reading: int, display: Display, meter: "_StageMeter") -> str:
-    """Shows the stage's progress until it ends; returns its last words."""
-    buffered, error = b"", ""
-    while True:
-        ended = process.poll() is not None  # asked before reading: its last words may come between
-        ready, _, _ = select.select([reading], [], [], 1.0)
-        chunk = os.read(reading, 65536) if ready else b""
-        *lines, buffered = (buffered + chunk).split(b"\n")
-        for line in lines:
-            message = json.loads(line)
-            if "error" in message:
-                error = message["error"]
-            else:
-                display.update(message)
-        display.tick()
-        meter.save_sometimes()
-        if ended and not chunk:
-            return error
-        if ready and not chunk:  # all writers are gone, the process is about to end
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.1)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """The stage's main process first: its engine has to live until what is finished is stored."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(SECONDS_TO_DRAIN)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        _kill_group(process)
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends whatever is left of the stage's process group, and waits for the stage itself."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _death(returncode: int) -> str:
-    if returncode == -signal.SIGKILL:
-        return "was killed, most likely because memory ran out; take a smaller model, batch or engine.max_num_seqs"
-    return f"ended with code {returncode} without a word"
-
-
-class _StageMeter:
-    """A stage's meter on disk: over resumes times add up and peaks take the maximum; new inputs start at zero."""
-
-    def __init__(self, run_dir: Path, name: str, key: str, pid: int, cuda: bool, account: str = "") -> None:
-        self._file = _meter_file(run_dir, name)
-        before = _record(self._file)
-        self._before = before if before.get("key") == key else {}
-        self._identity = {"key": key, "account": account}
-        self._meter = TreeMeter(pid, cuda)
-        self._saved = time.monotonic()
-        self._save()
-
-    def save_sometimes(self) -> None:
-        if time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:
-            self._save()
-
-    def stop(self) -> None:
-        self._meter.stop()
-        self._save()
-
-    def _save(self) -> None:
-        self._saved = time.monotonic()
-        total: dict[str, Any] = dict(self._identity)
-        for key, value in asdict(self._meter.reading()).items():
-            old = self._before.get(key)
-            known = [figure for figure in (old, value) if figure is not None]
-            total[key] = (sum if key == "wall_seconds" else max)(known) if known else None
-        write_json(self._file, total)
+    process.run_stage(
+        name,
+        stage_command(name, run_dir),
+        run_dir / "logs" / f"{name}.log",
+        run_dir / process.RECORD,
+        {ACCOUNT: account},
+        display,
+        lambda pid: StageMeter(meter_file, key, pid, cuda=machine.device == "cuda", account=account),
+    )
 
 
 def _check_data(recipe: Recipe) -> None:

@@ -110,12 +110,12 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     for name, stage in result["stages"].items():
         stages.add_row(
             name,
-            _duration(stage["wall_seconds"]),
+            duration(stage["wall_seconds"]),
             _gib(stage["peak_memory_gib"] if stage["peak_gpu_nvml_gib"] is None else stage["peak_gpu_nvml_gib"]),
             _count(stage["num_tokens"]),
             _usd(stage["cost_usd"]),
         )
-    stages.add_row("all", _duration(result["wall_seconds"]), "", "", _usd(result["cost_usd"]))
+    stages.add_row("all", duration(result["wall_seconds"]), "", "", _usd(result["cost_usd"]))
     return [accuracy, stages]
 
 
@@ -172,7 +172,8 @@ def _interval(bounds: tuple[float, float]) -> str:
     return f"{100 * bounds[0]:.1f} … {100 * bounds[1]:.1f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Minutes and seconds, such as 2:28 min."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
 
 

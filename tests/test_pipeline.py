@@ -6,6 +6,7 @@ The stages themselves are a small script that writes files of the right names.
 import copy
 import dataclasses
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 from fake_engine import Answer, FakeEngine
 from test_report import OUTCOMES
 
-from fcot_lite import models, pipeline, stage, tasks
+from fcot_lite import models, pipeline, process, stage, tasks
 from fcot_lite.engines import Request
 from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
 from fcot_lite.files import lock, read_json, read_jsonl, sha256_file, write_json
@@ -76,11 +77,11 @@ outcome = {**json.loads((runs / "outcomes.json").read_text())[name], "outputs": 
 DRIVER = """
 import sys
 from pathlib import Path
-from fcot_lite import cli, models, pipeline
+from fcot_lite import cli, models, pipeline, process
 stage = [sys.executable, sys.argv[-1] + "/fake_stage.py"]
 pipeline.stage_command = lambda name, run_dir: [*stage, name, str(run_dir)]
 pipeline.LEAST_MEMORY_GIB = pipeline.LEAST_DISK_GIB = 0
-pipeline.SECONDS_TO_DRAIN = 1
+process.SECONDS_TO_DRAIN = 1
 models.resolve = lambda name, say: Path(name)
 cli.main()
 """
@@ -224,10 +225,10 @@ def test_a_stages_fault_is_the_runs_fault(bench: Bench, code: int, kind: type[Fc
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        ({"exit": 7}, "code 7 without a word"),
-        ({"exit": 1}, "code 1 without a word"),
+        ({"exit": 7}, "ended with code 7 without saying why; its last words: from the log"),
+        ({"exit": 1}, "ended with code 1 without saying why; its last words: from the log"),
         ({"signal": signal.SIGKILL}, "was killed, most likely because memory ran out"),
-        ({"signal": signal.SIGSEGV}, "code -11 without a word"),
+        ({"signal": signal.SIGSEGV}, "was ended by SIGSEGV; its last words: from the log"),
     ],
 )
 def test_a_stage_that_dies_in_silence(bench: Bench, plan: dict[str, Any], says: str) -> None:
@@ -362,6 +363,59 @@ def test_a_changed_recipe_does_again_only_what_it_touches(
     assert result["usd_per_hour"] == bench.recipe.get("cost", {}).get("usd_per_hour")
     assert bench.run() == result
     assert bench.ran() == []
+
+
+def test_what_is_reused_and_what_is_not_is_said_before_it_starts(
+    finished: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = finished
+    bench.recipe["student"]["lora"] = {"r": 4}
+    bench.run()
+    lines = [line for line in capsys.readouterr().err.splitlines() if "starting" not in line]
+    assert lines[0] == "changed since: student.lora.r: None → 4"
+    assert re.fullmatch(r"sample: reused, which saves 0:0\d min and [\d,]+ tokens", lines[1])
+    assert re.fullmatch(r"curate: reused, which saves 0:0\d min", lines[2])
+    assert lines[3] == "train: done again"
+    assert lines[4] == "evaluate: done again; samples in the store that still fit are used" or lines[4].startswith(
+        "evaluate: reused if train writes what it wrote before, which saves 0:0"
+    )
+    assert lines[5].startswith("train: ")
+    assert len([line for line in lines if "reused" in line or "again" in line]) == 4
+
+
+def test_a_run_that_was_stopped_says_what_is_left(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.plan(train={"exit": 5})
+    with pytest.raises(EngineError):
+        bench.run()
+    assert "reused" not in capsys.readouterr().err, "there was nothing before"
+    bench.plan()
+    bench.run()
+    said = capsys.readouterr().err
+    assert "train: to do" in said
+    assert "evaluate: to do" in said
+    assert "changed since" not in said
+
+
+def test_what_dead_runs_left_is_ended_and_what_live_ones_have_is_not(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = {name: subprocess.Popen(["sleep", "1000"], start_new_session=True) for name in ("quick", "dead", "alive")}
+    for name, stage_process in left.items():
+        write_json(bench.runs / name / process.RECORD, process._identity(stage_process.pid))
+    holder = lock(bench.runs / ".alive.lock", "the run alive")
+    try:
+        bench.run()
+        said = capsys.readouterr().err
+        for name in ("quick", "dead"):
+            assert f"ending process {left[name].pid} (sleep), left behind by an earlier run" in said
+            assert left[name].wait(5) == -signal.SIGKILL
+        assert str(left["alive"].pid) not in said
+        assert left["alive"].poll() is None
+    finally:
+        os.close(holder)
+        for stage_process in left.values():
+            stage_process.kill()
+            stage_process.wait()
 
 
 def test_other_weights_under_the_same_name_are_another_model(bench: Bench, tmp_path: Path) -> None:
