@@ -1,0 +1,145 @@
+"""The CUDA path, asserted for cards that are not here: what vLLM, TRL, bitsandbytes and PEFT would be given."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY
+
+from fcot_lite.engines.vllm import engine_arguments, engine_environment
+from fcot_lite.machine import Machine
+from fcot_lite.recipe import Recipe, load
+from fcot_lite.student import lora_arguments, quantization_arguments, sft_arguments
+
+CPUS = (0, 1, 2, 3)
+AMPERE = Machine("cuda", CPUS, "NVIDIA GeForce RTX 3090", 24.0, (8, 6))
+ADA = Machine("cuda", CPUS, "NVIDIA GeForce RTX 4090", 24.0, (8, 9))
+SMALL = Machine("cuda", CPUS, "NVIDIA GeForce RTX 3060", 12.0, (8, 6))
+TURING = Machine("cuda", CPUS, "Tesla T4", 16.0, (7, 5))  # no bfloat16
+CARDS = {"3090": AMPERE, "4090": ADA, "3060": SMALL, "T4": TURING}
+CPU = Machine("cpu", CPUS)
+
+
+def recipe_for(machine: Machine) -> Recipe:
+    large = machine.gpu_memory_gib is not None and machine.gpu_memory_gib >= 20
+    return load(REPOSITORY / "recipes" / ("gsm8k.yaml" if large else "gpu-12gb.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("card", "model", "dtype", "max_num_seqs"),
+    [
+        ("3090", "Qwen/Qwen2.5-7B-Instruct", "bfloat16", 256),
+        ("4090", "Qwen/Qwen2.5-7B-Instruct", "bfloat16", 256),
+        ("3060", "Qwen/Qwen2.5-7B-Instruct-AWQ", "bfloat16", 64),
+        ("T4", "Qwen/Qwen2.5-7B-Instruct-AWQ", "float16", 64),
+    ],
+)
+def test_what_vllm_gets_for_the_teacher(card: str, model: str, dtype: str, max_num_seqs: int) -> None:
+    machine, recipe = CARDS[card], recipe_for(CARDS[card])
+    assert engine_arguments(recipe.teacher.model, recipe.teacher.engine, machine) == {
+        "model": model,
+        "dtype": dtype,
+        "seed": 0,
+        "generation_config": "vllm",
+        "enable_prefix_caching": True,
+        "disable_log_stats": False,
+        "gpu_memory_utilization": 0.9,
+        "max_model_len": 1536,
+        "max_num_seqs": max_num_seqs,
+    }
+    environment = engine_environment(machine)
+    assert environment == {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "INFO"}, "nothing of the CPU's"
+
+
+@pytest.mark.parametrize("card", CARDS)
+def test_what_vllm_gets_for_the_student_and_its_adapter(card: str) -> None:
+    recipe = recipe_for(CARDS[card])
+    arguments = engine_arguments("student", recipe.evaluate.engine, CARDS[card], recipe.student.lora["r"])
+    assert (arguments["enable_lora"], arguments["max_loras"], arguments["max_lora_rank"]) == (True, 1, 32)
+    assert "quantization" not in arguments, "evaluated on the unquantised base"
+
+
+@pytest.mark.parametrize(
+    ("card", "bf16", "micro_batch", "accumulation"),
+    [("3090", True, 8, 2), ("4090", True, 8, 2), ("3060", True, 2, 8), ("T4", False, 2, 8)],
+)
+def test_what_trl_gets(card: str, bf16: bool, micro_batch: int, accumulation: int) -> None:
+    recipe = recipe_for(CARDS[card])
+    assert sft_arguments(recipe.student.sft, CARDS[card], recipe.seed, Path("out")) == {
+        "learning_rate": 2e-4,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 50,
+        "gradient_checkpointing": True,
+        "optim": "adamw_torch_fused",
+        "logging_steps": 1,
+        "train_sampling_strategy": "group_by_length",
+        "output_dir": "out",
+        "use_cpu": False,
+        "bf16": bf16,
+        "fp16": not bf16,
+        "seed": 0,
+        "data_seed": 0,
+        "max_length": None,
+        "packing": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "prediction_loss_only": True,
+        "logging_strategy": "steps",
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+
+
+@pytest.mark.parametrize(("card", "dtype"), [("3090", "bfloat16"), ("4090", "bfloat16"), ("T4", "float16")])
+def test_what_bitsandbytes_gets(card: str, dtype: str) -> None:
+    assert quantization_arguments(CARDS[card]) == {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+        "bnb_4bit_compute_dtype": dtype,
+    }
+
+
+def test_what_peft_gets() -> None:
+    assert lora_arguments(recipe_for(AMPERE).student.lora) == {
+        "r": 32,
+        "lora_alpha": 64,
+        "target_modules": "all-linear",
+        "task_type": "CAUSAL_LM",
+    }
+
+
+def test_a_cpu_gets_none_of_the_cards_arguments() -> None:
+    recipe = load(REPOSITORY / "recipes" / "cpu.yaml")
+    arguments = engine_arguments("m", recipe.teacher.engine, CPU)
+    assert "gpu_memory_utilization" not in arguments
+    assert (arguments["enforce_eager"], arguments["enable_chunked_prefill"]) == (True, False)
+    trainer = sft_arguments(recipe.student.sft, CPU, 0, Path("out"))
+    assert (trainer["use_cpu"], trainer["bf16"], trainer["gradient_checkpointing"]) == (True, True, False)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("card", CARDS)
+def test_the_installed_libraries_take_all_of_it(card: str, tmp_path: Path) -> None:
+    import dataclasses
+
+    import torch
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig
+    from trl import SFTConfig
+    from vllm import EngineArgs
+
+    machine, recipe = CARDS[card], recipe_for(CARDS[card])
+    engine: dict[str, Any] = engine_arguments(tmp_path, recipe.teacher.engine, machine, 32)
+    EngineArgs(**engine)
+    LoraConfig(**lora_arguments(recipe.student.lora))
+    quantization = BitsAndBytesConfig(**quantization_arguments(machine))
+    assert quantization.bnb_4bit_compute_dtype == getattr(torch, machine.dtype)
+    # SFTConfig itself looks for the card, so only its fields can be compared here.
+    fields = {field.name for field in dataclasses.fields(SFTConfig)}
+    assert sft_arguments(recipe.student.sft, machine, 0, Path("out")).keys() <= fields
