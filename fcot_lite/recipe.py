@@ -1,31 +1,25 @@
 """The recipe: one YAML file that says everything a run depends on.
 
-Read with PyYAML's safe loader (plus: 1e-5 is a float, a key may not appear twice), typed by pydantic. Every fault is
-reported at once, by dotted key.
+Read by plain_yaml.py, typed by pydantic, the libraries' own options checked by options.py. Every fault is reported at
+once, by dotted key and line.
 """
 
 import difflib
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
+from fcot_lite import options, plain_yaml
 from fcot_lite.errors import RecipeError
 from fcot_lite.files import sha256_json
+from fcot_lite.plain_yaml import COMMAND_LINE, Faults, Key, parse
 
 MAX_RECIPE_BYTES = 1_000_000  # a recipe is some 60 lines; a file far beyond that is the wrong file
 FINE_TUNED = "fine_tune_cot"  # the trained student's key among the methods of a result, where prompts are keys too
@@ -36,6 +30,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("must have text as keys; put them in quotes")
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number")
@@ -49,7 +45,8 @@ def _plain(value: Any) -> Any:
 Option = Annotated[Any, AfterValidator(_plain)]
 Options = dict[str, Option]
 # One folder name: letters, digits, dot, underscore and dash, so that a run can't climb out of runs/.
-RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
+RUN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
+RunName = Annotated[str, Field(pattern=RUN_NAME)]
 
 
 class Block(BaseModel):
@@ -88,21 +85,12 @@ class Sampling(Block):
 
 
 class EngineBlock(BaseModel):
-    """vLLM's engine arguments; what is not named here is passed on as it stands."""
+    """vLLM's engine arguments; what is not named here is passed on as it stands, once `build` has checked it."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
     __pydantic_extra__: dict[str, Option]
     max_model_len: PositiveInt
     max_num_seqs: PositiveInt = 64
-
-    @model_validator(mode="after")
-    def _ours(self) -> "EngineBlock":
-        """What the run itself decides."""
-        if taken := sorted({"model", "tokenizer", "revision", "seed", "enable_lora"} & set(self.model_extra or {})):
-            raise ValueError(
-                f"{', '.join(taken)} can't be chosen here; see teacher.model, student.model, sampling.seed"
-            )
-        return self
 
 
 class TeacherBlock(Block):
@@ -160,58 +148,20 @@ class Recipe(Block):
         return sha256_json(self.model_dump(exclude={"name", "cost"}))
 
 
-class _Loader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable) or key in keys:
-                line = key_node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"line {line}: the key {key!r} appears twice or is no plain word", key_node.start_mark
-                )
-            keys.add(key)
-        return super().construct_mapping(node, deep)
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # aliases let ten lines unfold into gigabytes
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases are not used in recipes", event.start_mark)
-        return super().compose_node(parent, index)
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        # YAML 1.1 takes 012 for 10 (octal) and 1:30 for 90 (base 60).
-        if not re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", node.value):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{node.value} is no decimal number; put it in quotes if it is text", node.start_mark
-            )
-        return super().construct_yaml_int(node)
+# What the blocks with the libraries' own options are called in options.py.
+OPTION_BLOCKS = {
+    ("teacher", "engine"): "engine",
+    ("evaluate", "engine"): "engine",
+    ("student", "lora"): "lora",
+    ("student", "sft"): "sft",
+}
 
 
-class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+def load(path: Path, overrides: Sequence[str] = (), device: options.Device | None = None) -> Recipe:
+    """The recipe in `path`, with `key.path=value` overrides (values are YAML). Raises RecipeError with every fault.
 
-    def represent_str(self, data: str) -> yaml.ScalarNode:
-        # Other styles than double quotes fold Unicode's line separators into spaces.
-        return self.represent_scalar(
-            "tag:yaml.org,2002:str", data, '"' if re.search("[\x85\u2028\u2029]", data) else None
-        )
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-_Dumper.add_representer(str, _Dumper.represent_str)
-# YAML 1.1 as PyYAML reads it takes 1e-5 for a string. The dumper has to know, or it writes the string without quotes.
-for _class in (_Loader, _Dumper):
-    _class.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-    )
-
-
-def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in `path`, with `key.path=value` overrides (values are YAML). Raises RecipeError with every fault."""
+    With `device`, what that device can't do is a fault too.
+    """
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_RECIPE_BYTES + 1)
@@ -219,88 +169,157 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path}: {error.strerror}; name a recipe file such as recipes/quickstart.yaml") from None
     if len(text) > MAX_RECIPE_BYTES:
         raise RecipeError(f"{path}: larger than {MAX_RECIPE_BYTES:,} bytes; that is no recipe")
-    value = _parse(text, str(path))
+    faults = Faults()
+    value = parse(text, str(path), (), faults)
     if not isinstance(value, dict):
         raise RecipeError(f"{path}: expected `key: value` lines at the top")
     for override in overrides:
-        _override(value, override)
-    return build(value, str(path))
+        _override(value, override, faults)
+    return _build(value, str(path), device, faults)
 
 
-def build(value: Mapping[str, Any], where: str) -> Recipe:
+def build(value: Mapping[str, Any], where: str, device: options.Device | None = None) -> Recipe:
     """The recipe that a plain mapping describes. Raises RecipeError listing every fault by dotted key."""
-    try:
-        recipe = Recipe.model_validate(value)
-    except ValidationError as error:
-        raise RecipeError(f"{where}:\n" + "\n".join(_fault(fault) for fault in error.errors())) from None
-    faults = []
-    named = [
-        ("teacher.prompt", recipe.teacher.prompt),
-        ("student.prompt", recipe.student.prompt),
-        *((f"evaluate.before.{i}", name) for i, name in enumerate(recipe.evaluate.before)),
-    ]
-    for key, name in named:
-        if name not in recipe.prompts:
-            faults.append(f"  {key}: no prompt is called {name!r}{did_you_mean(name, recipe.prompts)}")
-    for name, prompt in recipe.prompts.items():
-        if prompt.template.count("{question}") != 1:
-            faults.append(f"  prompts.{name}.template: must hold {{question}} exactly once")
-    if FINE_TUNED in recipe.prompts:
-        faults.append(f"  prompts.{FINE_TUNED}: the results call the trained student so; take another name")
-    if recipe.student.prompt not in recipe.evaluate.before:
-        faults.append("  evaluate.before: must hold student.prompt, so that before and after can be compared")
-    for key, sampling, engine in (
-        ("teacher", recipe.teacher.sampling, recipe.teacher.engine),
-        ("evaluate", recipe.evaluate.sampling, recipe.evaluate.engine),
-    ):
-        if sampling.max_tokens >= engine.max_model_len:
-            faults.append(
-                f"  {key}.sampling.max_tokens: {sampling.max_tokens} leaves no room for a prompt in "
-                f"{key}.engine.max_model_len = {engine.max_model_len}"
-            )
-    if faults:
-        raise RecipeError(f"{where}:\n" + "\n".join(faults))
-    return recipe
+    return _build(value, where, device, Faults())
 
 
 def dump(recipe: Recipe) -> str:
     """The complete recipe as YAML, defaults included."""
-    return yaml.dump(recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return plain_yaml.dump(recipe.model_dump())
 
 
-def did_you_mean(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
-
-
-def _parse(text: bytes | str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError, ValueError) as error:
-        raise RecipeError(f"{where}: not valid YAML: {error}") from None
-
-
-def _override(value: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
+def _override(value: dict[str, Any], override: str, faults: Faults) -> None:
+    name, equals, text = override.partition("=")
+    if not equals or not name:
         raise RecipeError(f"{override!r}: overrides are written key.path=value")
-    *path, last = key.split(".")
-    for part in path:
+    key = tuple(name.split("."))
+    for n, part in enumerate(key[:-1], 1):
+        if part not in value:
+            faults.lines[key[:n]] = COMMAND_LINE
         value = value.setdefault(part, {})
         if not isinstance(value, dict):
-            raise RecipeError(f"{key}: {part!r} is a value, not a block")
-    value[last] = _parse(text, override)
+            raise RecipeError(f"{name}: {part!r} is a value, not a block")
+    faults.forget(key)
+    faults.lines[key] = COMMAND_LINE
+    own = Faults()  # its lines count from the override's own start
+    value[key[-1]] = parse(text, override, key, own)
+    for below, message in own.messages.items():
+        faults.add(below, message)
 
 
-def _fault(fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+def _build(value: Mapping[str, Any], where: str, device: options.Device | None, faults: Faults) -> Recipe:
+    recipe = None
+    try:
+        recipe = Recipe.model_validate(value)
+    except ValidationError as error:
+        for fault in error.errors():
+            key = tuple(part for part in fault["loc"] if part != "[key]")
+            if fault["type"] == "missing":
+                faults.missing.add(key)
+            faults.add(key, _message(fault))
+    for block, kind in OPTION_BLOCKS.items():
+        given = {name: item for name, item in _at(value, dict, *block, default={}).items() if isinstance(name, str)}
+        for name in given:
+            if name not in options.TABLES[kind]:
+                faults.add((*block, name), _unknown((*block, name), options.TABLES[kind], options.CLASSES[kind]))
+        for name, message in options.faults(kind, given, device):
+            faults.add((*block, name), message)
+    for key, message in _contradictions(value):
+        faults.add(key, message)
+    if recipe is None or faults.messages:
+        raise RecipeError(faults.text(where))
+    return recipe
+
+
+def _contradictions(value: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
+    """What can't be seen in one value alone. Values of a wrong type are passed over: pydantic names them."""
+    prompts = {name: prompt for name, prompt in _at(value, dict, "prompts", default={}).items() if _is_name(name)}
+    before = _at(value, list, "evaluate", "before", default=[])
+    student_prompt = _at(value, str, "student", "prompt")
+    named: list[tuple[Key, Any]] = [
+        (("teacher", "prompt"), _at(value, str, "teacher", "prompt")),
+        (("student", "prompt"), student_prompt),
+        *((("evaluate", "before", i), name) for i, name in enumerate(before)),
+    ]
+    for key, name in named:
+        if prompts and isinstance(name, str) and name not in prompts:
+            yield key, f"no prompt is called {name!r}{_did_you_mean(name, prompts)}"
+    for name, prompt in prompts.items():
+        if _at(prompt, str, "template", default="{question}").count("{question}") != 1:
+            yield ("prompts", name, "template"), "must hold {question} exactly once"
+    if FINE_TUNED in prompts:
+        yield ("prompts", FINE_TUNED), "the results call the trained student so; take another name"
+    if before and student_prompt is not None and student_prompt not in before:
+        yield ("evaluate", "before"), "must hold student.prompt, so that before and after can be compared"
+    for block in ("teacher", "evaluate"):
+        max_tokens = _at(value, int, block, "sampling", "max_tokens")
+        max_model_len = _at(value, int, block, "engine", "max_model_len")
+        if max_tokens is not None and max_model_len is not None and max_tokens >= max_model_len > 0:
+            yield (
+                (block, "sampling", "max_tokens"),
+                f"{max_tokens} leaves no room for a prompt in {block}.engine.max_model_len = {max_model_len}",
+            )
+
+
+def _at(value: Any, kind: type, *key: str, default: Any = None) -> Any:
+    """The value at a key, or the default where there is none of that kind."""
+    for part in key:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value if isinstance(value, kind) and not isinstance(value, bool) else default
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and re.fullmatch(RUN_NAME, name) is not None
+
+
+def _message(fault: Any) -> str:
+    """What pydantic found, in one line."""
     if fault["type"] == "extra_forbidden":
         block: Any = Recipe
         for part in fault["loc"][:-1]:
             # A field of a block, or an entry of a mapping such as `prompts`: dict[name, block].
             block = block.model_fields[part].annotation if hasattr(block, "model_fields") else get_args(block)[1]
-        known = list(block.model_fields)
-        return f"  {key}: unknown key" + did_you_mean(str(fault["loc"][-1]), known)
+        return _unknown(fault["loc"], block.model_fields)
+    if fault["type"] == "missing":
+        return "Field required"
     message = "Should be a block of keys" if fault["type"] in ("model_type", "dict_type") else fault["msg"]
-    given = "" if fault["type"] == "missing" else f" (it is {repr(fault['input'])[:60]})"
-    return f"  {key}: {message}{given}"
+    quotes = fault["type"] == "string_type" and isinstance(fault["input"], bool | int | float)
+    return f"{message}{'; put it in quotes' if quotes else ''} (it is {repr(fault['input'])[:60]})"
+
+
+def _unknown(key: Key, known: Mapping[str, Any], library: str = "") -> str:
+    """Where another tool's name, or a name that stands in the wrong block, belongs; else what may have been meant."""
+    name, block = str(key[-1]), str(key[0]) if len(key) > 1 else ""
+    if ours := options.our_name(name, block):
+        return f"unknown key; here it is {ours}"
+    if owners := _owners().get(name):
+        near = [owner for owner in owners if owner.split(".")[0] == block]
+        return f"unknown key here; it belongs to {' or '.join(near or owners)}"
+    return "unknown key" + _did_you_mean(name, known, library)
+
+
+@cache
+def _owners() -> dict[str, list[str]]:
+    """For every key that a recipe can have, the blocks that take it."""
+    owners: dict[str, list[str]] = defaultdict(list)
+
+    def walk(block: type[BaseModel], path: str) -> None:
+        for name, info in block.model_fields.items():
+            owners[name].append(path or "the top of the recipe")
+            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+                walk(info.annotation, f"{path}.{name}".lstrip("."))
+
+    walk(Recipe, "")
+    for name in Prompt.model_fields:
+        owners[name].append("prompts.NAME")
+    for path, kind in OPTION_BLOCKS.items():
+        for name in options.usable(kind):
+            if ".".join(path) not in owners[name]:
+                owners[name].append(".".join(path))
+    return owners
+
+
+def _did_you_mean(name: str, known: Mapping[str, Any], library: str = "") -> str:
+    if close := difflib.get_close_matches(name, list(known), n=1):
+        return f"; did you mean {close[0]!r}?"
+    return f"; it is not in {library}" if library else f"; there are: {', '.join(known)}"
