@@ -24,6 +24,7 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe suc
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="replace values of it")]
 Runs = Annotated[Path, typer.Option(help="folder of the runs and of the sample store")]
 Force = Annotated[bool, typer.Option("--force", help="start the run over; stored samples are kept")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print the whole recipe as it would run, and stop")]
 AsJson = Annotated[bool, typer.Option("--json", help="print result.json in place of the tables")]
 
 
@@ -33,10 +34,14 @@ def run(
     overrides: Overrides = None,
     runs: Runs = Path("runs"),
     force: Force = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """All stages: sample, curate, train, evaluate, and the table at the end."""
-    _stages(recipe, overrides, runs, "evaluate", force, as_json)
+    if dry_run:
+        _guarded(lambda: print(_dumped(recipe, overrides), end=""))
+    else:
+        _stages(recipe, overrides, runs, "evaluate", force, as_json)
 
 
 @app.command()
@@ -104,14 +109,24 @@ def _stages(
     path: Path, overrides: list[str] | None, runs: Path, last: str, force: bool = False, as_json: bool = False
 ) -> None:
     def go() -> None:
-        from fcot_lite import pipeline
+        from fcot_lite.machine import detect
         from fcot_lite.recipe import load
 
-        result = pipeline.run(load(path, overrides or ()), runs, last=last, force=force)
+        loaded = load(path, overrides or (), detect().device)
+        from fcot_lite import pipeline  # only now: a fault in the recipe should not wait for it
+
+        result = pipeline.run(loaded, runs, last=last, force=force)
         if result is not None:
             _print_result(result, as_json)
 
     _guarded(go)
+
+
+def _dumped(path: Path, overrides: list[str] | None) -> str:
+    from fcot_lite.machine import detect
+    from fcot_lite.recipe import dump, load
+
+    return dump(load(path, overrides or (), detect().device))
 
 
 def _print_result(result: dict[str, Any], as_json: bool) -> None:

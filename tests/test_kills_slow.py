@@ -1,46 +1,98 @@
-"""`kill -9` at random moments of a real run: the same command then finishes it, and nothing is lost or made twice."""
+"""`kill -9` at random moments of a real run: the same command then finishes it, and nothing is lost or made twice.
 
+Once as it runs on a CPU, and once with vLLM's engine in processes of its own, as it runs on a card.
+"""
+
+import contextlib
+import os
 import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from fcot_lite.files import read_json, read_jsonl
+from fcot_lite.files import read_json, read_jsonl, read_record
+from fcot_lite.process import RECORD
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 RECIPE = Path(__file__).parent / "e2e.yaml"
-KILLS = 12
+KILLS = 20
+SECONDS_TO_VANISH = 5
+# `fcot` whose stages start vLLM with EngineCore as a process of its own.
+SEPARATE_ENGINE = """
+import sys
+from fcot_lite import cli, pipeline
+stage = '''
+from fcot_lite.engines import vllm
+suggested = vllm.engine_environment
+vllm.engine_environment = lambda machine: suggested(machine) | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+from fcot_lite.stage import main
+main()
+'''
+pipeline.stage_command = lambda name, run_dir: [sys.executable, "-c", stage, name, str(run_dir)]
+cli.main()
+"""
 
 
-def alive(runs: Path) -> list[list[str]]:
-    """Command lines of the run's processes that still run."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        command = process.info["cmdline"] or []
-        if str(runs) in " ".join(command) and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(command)
-    return found
+def running(run: int, record: Path) -> set[int]:
+    """The processes below the run and those of its stage's session."""
+    pids = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        pids = {child.pid for child in psutil.Process(run).children(recursive=True)}
+    session = read_record(record).get("session")
+    for pid in psutil.pids():
+        try:
+            if os.getsid(pid) == session:
+                pids.add(pid)
+        except ProcessLookupError:
+            continue
+    return pids
+
+
+def alive(pids: set[int]) -> Iterator[str]:
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE:
+                yield f"{pid} {process.name()}"
+        except psutil.NoSuchProcess:
+            continue
+
+
+def kill_at(seconds: float, command: list[str], runs: Path) -> tuple[bool, set[str]]:
+    """Kills the run after so long; returns whether it still ran, and the names of the processes it had by then.
+
+    Fails where one of them is alive five seconds later.
+    """
+    with open(runs / "stderr.log", "ab") as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+    time.sleep(seconds)
+    record = runs / "e2e" / RECORD
+    pids = running(process.pid, record)
+    names = {line.split(" ", 1)[1] for line in alive(pids)}
+    was_running = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    pids |= running(process.pid, record)  # what was started in between
+    deadline = time.monotonic() + SECONDS_TO_VANISH
+    while (left := list(alive(pids))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left, f"{SECONDS_TO_VANISH} s after kill -9 at {seconds:.1f} s there are still: {left}"
+    return was_running, names
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fcot_lite", "run", str(RECIPE), "--runs", str(tmp_path)]
     clock = random.Random("kills")
-    stored = 0
-    for kill in range(KILLS):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(clock.uniform(0.5, 35))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        deadline = time.monotonic() + 5
-        while alive(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert not alive(tmp_path), f"kill {kill}: a stage outlived its parent"
+    stored = kills = 0
+    while kills < KILLS and not (tmp_path / "e2e" / "result.json").exists():
+        kills += kill_at(clock.uniform(0.5, 25), command, tmp_path)[0]
         store = tmp_path / "samples.sqlite"
         if store.exists():
             with sqlite3.connect(store) as database:
@@ -49,12 +101,26 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
                 (count,) = database.execute("SELECT count(*) FROM sample").fetchone() if "sample" in tables else (0,)
             assert count >= stored, "samples were lost"
             stored = count
-        if (tmp_path / "e2e" / "result.json").exists():
-            break
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     result = read_json(tmp_path / "e2e" / "result.json")
     samples = read_jsonl(tmp_path / "e2e" / "samples.jsonl")
     assert len({(sample["problem_id"], sample["sample_index"]) for sample in samples}) == 48 == len(samples)
     assert result["teacher"]["samples"] == 48
     assert result["curation"]["kept"] + sum(result["curation"]["dropped"].values()) == 48
+    print(f"{kills} kills, processes left: 0")
+
+
+def test_the_engines_own_processes_go_too(tmp_path: Path) -> None:
+    arguments = ["sample", str(RECIPE), "teacher.n=40", "--runs", str(tmp_path)]
+    clock = random.Random("engine kills")
+    seen: set[str] = set()
+    for kill in range(KILLS):
+        # Most of them while vLLM starts: its processes can't follow their parent yet, and only the reaper takes them.
+        was_running, names = kill_at(
+            clock.uniform(3, 45), [sys.executable, "-c", SEPARATE_ENGINE, *arguments], tmp_path
+        )
+        seen |= names
+        assert was_running, f"kill {kill} came too late"
+    assert any("EngineCore" in name for name in seen), f"no engine of its own was ever seen: {seen}"
+    print(f"{KILLS} kills with a separate engine, processes left: 0; seen: {sorted(seen)}")

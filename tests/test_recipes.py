@@ -1,0 +1,57 @@
+"""The recipe book: every file loads, is complete, and says what it needs, how it is launched and what to expect."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from fcot_lite.recipe import dump, load
+from fcot_lite.tasks import TASKS
+
+FOLDER = REPOSITORY / "recipes"
+RECIPES = sorted(FOLDER.glob("*.yaml"))
+NAMES = ["cpu", "gpu", "gpu-12gb", "gsm8k", "multiarith", "quickstart", "svamp"]
+
+
+def test_the_book_is_complete() -> None:
+    assert sorted(path.stem for path in RECIPES) == NAMES
+    assert [path for path in FOLDER.iterdir() if path.suffix != ".yaml" and path.name != "README.md"] == []
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_loads_and_reads_as_a_lesson(path: Path) -> None:
+    device = "cpu" if path.stem in ("cpu", "quickstart") else "cuda"
+    recipe = load(path, device=device)
+    assert recipe.name == path.stem
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 60
+    assert all(len(line) <= 120 for line in lines)
+    head = " ".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
+    for word in ("Needs: ", "Launch: make distill", "Expect"):
+        assert word in head, f"the head comment has no {word!r}"
+    # Either figures of ours, with the place they come from, or the words that there are none.
+    assert ("not yet measured" in head) != bool(re.search(r"Expect.*% → .*(README|benchmarks)", head))
+    # Complete: what is written is what runs, and loading it again changes nothing.
+    assert recipe.task.name in TASKS or recipe.task.name.startswith("rg:")
+    assert recipe.cost.usd_per_hour is not None
+    assert "sampling:\n    max_tokens" in dump(recipe)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_prompts_that_nobody_uses_do_not_stand_there(path: Path) -> None:
+    recipe = load(path)
+    assert set(recipe.prompts) == {recipe.teacher.prompt, recipe.student.prompt, *recipe.evaluate.before}
+
+
+def test_the_table_of_recipes_has_them_all() -> None:
+    table = (FOLDER / "README.md").read_text()
+    listed = re.findall(r"^\| \[([\w.-]+)\.yaml\]\(\1\.yaml\) \|", table, flags=re.MULTILINE)
+    assert sorted(listed) == NAMES
+    for path in RECIPES:
+        recipe = load(path)
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| [{path.name}]")]
+        for model in (recipe.teacher.model, recipe.student.model):
+            assert model.rpartition("/")[2].removeprefix("starter:") in row
+        assert recipe.student.method in row
+        assert f"D = {recipe.teacher.n}" in row
