@@ -75,13 +75,13 @@ outcome = {**json.loads((runs / "outcomes.json").read_text())[name], "outputs": 
 (run_dir / "stages" / f"{name}.json").write_text(json.dumps(outcome))
 """
 DRIVER = """
-import sys
+import os, sys
 from pathlib import Path
 from fcot_lite import cli, models, pipeline, process
 stage = [sys.executable, sys.argv[-1] + "/fake_stage.py"]
 pipeline.stage_command = lambda name, run_dir: [*stage, name, str(run_dir)]
 pipeline.LEAST_MEMORY_GIB = pipeline.LEAST_DISK_GIB = 0
-process.SECONDS_TO_DRAIN = 1
+process.SECONDS_TO_DRAIN = float(os.environ.get("DRAIN", 1))
 models.resolve = lambda name, say: Path(name)
 cli.main()
 """
@@ -282,6 +282,37 @@ def test_ctrl_c_stops_everything_and_the_next_run_goes_on(bench: Bench, number: 
     bench.plan()
     assert bench.run() is not None
     assert bench.ran() == ["train", "evaluate"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_waits_for_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setenv("DRAIN", "1000")
+    bench.plan(train={"sleep": 1000, "stubborn": True})
+    run = bench.start()
+    trainer = bench.pid("train.pid")
+    run.send_signal(number)
+    time.sleep(1.5)
+    assert run.poll() is None
+    assert not gone(trainer), "it was asked, not killed"
+    run.send_signal(number)
+    _, err = run.communicate(timeout=20)
+    assert run.returncode == INTERRUPTED
+    assert "train: stopping; what is finished is kept" in err
+    assert "Traceback" not in err
+    wait_for(lambda: gone(trainer))
+
+
+def test_two_runs_at_once(bench: Bench) -> None:
+    bench.plan(train={"sleep": 1000})
+    first = bench.start()
+    bench.pid("train.pid")
+    second = bench.start()
+    out, err = second.communicate(timeout=20)
+    assert (second.returncode, out) == (ResourceError.exit_code, "")
+    assert f"the run quick is in use by process {first.pid} on " in err
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
 
 
 def test_kill_9_of_the_run_takes_its_stage_along(bench: Bench) -> None:
