@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ STAMP = VENV / "setup.stamp"  # written last: it exists <=> the environment is w
 NO_COMPILER = VENV / "reasoning-gym.needs-a-compiler"  # written where its step failed and there was none
 LOG = VENV / "setup.log"
 HEARTBEAT_SECONDS = 20
+PIP_INSTALL = ("-m", "pip", "install", "--disable-pip-version-check", "--no-input")
 
 TORCH = "torch==2.13.0"
 MIN_MEMORY_GB = 7  # a 0.5B teacher in bf16, its KV cache and the engine's own libraries
@@ -184,16 +186,12 @@ def compiler_came() -> bool:
     return NO_COMPILER.exists() and shutil.which("cc") is not None
 
 
-def pip_install() -> tuple[str, ...]:
-    return (str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input")
-
-
 def install(gpu: bool, lock: int) -> None:
     kind = "an NVIDIA GPU" if gpu else "no NVIDIA GPU, so the CPU build"
     say(f"making .venv with Python {platform.python_version()} ({kind}); the log is {LOG.relative_to(ROOT)}")
     empty_venv()
     run("making .venv", lock, sys.executable, "-m", "venv", str(VENV))
-    pip = pip_install()
+    pip = (str(VENV / "bin" / "python"), *PIP_INSTALL)
     if gpu:
         extras = str(ROOT) + "[cuda,dev]"
         constraints = str(ROOT / "constraints" / "cuda.txt")
@@ -215,33 +213,32 @@ def install(gpu: bool, lock: int) -> None:
 
 def install_reasoning_gym(lock: int) -> None:
     """Where it cannot be built, everything but the rg: tasks works: a line says so, and setup goes on."""
+    pip = (str(VENV / "bin" / "python"), *PIP_INSTALL)
     pins = str(ROOT / "constraints" / "reasoning-gym.txt")
     # Forced: a retry that was killed can have left packages that only look installed.
-    command = (*pip_install(), "--no-deps", "--no-build-isolation", "--force-reinstall", "-r", pins)
+    command = (*pip, "--no-deps", "--no-build-isolation", "--force-reinstall", "-r", pins)
     try:
         run("installing reasoning-gym", lock, *command)
     except SetupError as error:
-        reason = str(error).splitlines()[-1]
+        # A failed build's own last words stand above pip's.
+        lines = str(error).splitlines()
+        builds = [line.strip() for line, after in itertools.pairwise(lines) if "[end of output]" in after]
+        reason = builds[-1] if builds else lines[-1]
         if shutil.which("cc") is None:
             NO_COMPILER.touch()
             remedy = "install a C compiler (Debian: apt install gcc python3-dev) and run make setup again"
         else:
-            remedy = f"when that is mended (the log is {LOG}): {' '.join(command)}"
-            remove(NO_COMPILER)
+            NO_COMPILER.unlink(missing_ok=True)
+            remedy = f"the log is {LOG}; when that is mended: {' '.join(command)}"
         say(f"rg: tasks are not available, all others are: reasoning-gym was not installed ({reason}); {remedy}")
-        return
-    remove(NO_COMPILER)
-
-
-def remove(file: Path) -> None:
-    if file.exists():
-        file.unlink()
+    else:
+        NO_COMPILER.unlink(missing_ok=True)
 
 
 def empty_venv() -> None:
     """Removes what is in .venv, the stamp first: a killed pip can leave packages that only look installed."""
     VENV.mkdir(exist_ok=True)
-    remove(STAMP)
+    STAMP.unlink(missing_ok=True)
     for child in VENV.iterdir():
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(str(child))
