@@ -2,8 +2,8 @@
 and its options are the fields of that dataset's config.
 
 Only datasets whose answers are all plain numbers, and they are compared exactly as everywhere here: not by the
-dataset's own scorer. Some gold answers are wrong upstream: of 6,000 items of gsm_symbolic 0.9 %, where a template
-rounds 5.5 tins of paint down to 5.
+dataset's own scorer. Some gold answers are wrong upstream: at least 0.9 % of 6,000 items of gsm_symbolic, where a
+template rounds 5.5 tins of paint down to 5.
 
 Nothing of reasoning-gym's own seeding is used: it draws item i from Random(seed + i), so two neighbouring seeds share
 all items but one. Here each item comes from a dataset of size 1 with a seed of its own. As with the other generated
@@ -28,7 +28,7 @@ from fcot_lite.tasks.splits import normalised
 
 PREFIX = "rg:"
 OURS = ("seed", "size")  # fields of every config
-HANDFUL = 32  # among datasets of mixed answers at least a third are no numbers: all but none get past 32 items
+HANDFUL = 32  # of mixed answers a third or more are no numbers: (2/3)^32 of such datasets would get past
 MOST_ATTEMPTS = 2_000  # an item takes up to 30 ms (polynomials): an exhausted space shows within a minute
 # What generators raise on values that their config's own check let through.
 FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
