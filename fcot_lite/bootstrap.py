@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -20,8 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "setup.stamp"  # written last: it exists <=> the environment is whole
+NO_COMPILER = VENV / "reasoning-gym.needs-a-compiler"  # written where its step failed and there was none
 LOG = VENV / "setup.log"
 HEARTBEAT_SECONDS = 20
+PIP_INSTALL = ("-m", "pip", "install", "--disable-pip-version-check", "--no-input")
 
 TORCH = "torch==2.13.0"
 MIN_MEMORY_GB = 7  # a 0.5B teacher in bf16, its KV cache and the engine's own libraries
@@ -41,17 +44,20 @@ def main() -> int:
     try:
         check_python()
         gpu = has_gpu()
-        if is_current(gpu):
+        if is_current(gpu) and not compiler_came():
             say(".venv is up to date")
             return 0
         # On the folder itself, so that no lock file is left. pip inherits it, and keeps it should we be killed.
         lock = os.open(str(ROOT), os.O_RDONLY)
         wait_for_lock(lock)
-        if is_current(gpu):
-            return 0
-        check_machine(gpu)
         start = time.monotonic()
-        install(gpu, lock)
+        if not is_current(gpu):
+            check_machine(gpu)
+            install(gpu, lock)
+        elif compiler_came():
+            install_reasoning_gym(lock)
+        else:
+            return 0
         say(f"done in {time.monotonic() - start:.0f} s")
         return 0
     except SetupError as error:
@@ -164,8 +170,9 @@ def fingerprint(gpu: bool) -> str:
     import tomllib
 
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    constraints = (ROOT / "constraints" / ("cuda.txt" if gpu else "cpu.txt")).read_text(encoding="utf-8")
-    what = [pyproject["project"], pyproject["build-system"], constraints, TORCH, sys.version, str(ROOT)]
+    lists = ("cuda.txt" if gpu else "cpu.txt", "reasoning-gym.txt")
+    pins = [(ROOT / "constraints" / name).read_text(encoding="utf-8") for name in lists]
+    what = [pyproject["project"], pyproject["build-system"], pins, TORCH, sys.version, str(ROOT)]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
@@ -174,19 +181,27 @@ def is_current(gpu: bool) -> bool:
     return STAMP.is_file() and STAMP.read_text() == fingerprint(gpu) and (VENV / "bin" / "python").exists()
 
 
+def compiler_came() -> bool:
+    """Whether reasoning-gym, left out for want of a C compiler, can be installed now."""
+    return NO_COMPILER.exists() and shutil.which("cc") is not None
+
+
 def install(gpu: bool, lock: int) -> None:
     kind = "an NVIDIA GPU" if gpu else "no NVIDIA GPU, so the CPU build"
     say(f"making .venv with Python {platform.python_version()} ({kind}); the log is {LOG.relative_to(ROOT)}")
     empty_venv()
     run("making .venv", lock, sys.executable, "-m", "venv", str(VENV))
-    pip = (str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input")
+    pip = (str(VENV / "bin" / "python"), *PIP_INSTALL)
     if gpu:
         extras = str(ROOT) + "[cuda,dev]"
-        run("installing the engines", lock, *pip, "-c", str(ROOT / "constraints" / "cuda.txt"), "-e", extras)
+        constraints = str(ROOT / "constraints" / "cuda.txt")
+        # setuptools by name: on Python 3.11 no package asks for it, and the next step builds with it.
+        run("installing the engines", lock, *pip, "-c", constraints, "setuptools", "-e", extras)
     else:
         run("installing torch", lock, *pip, TORCH)
         run("installing the engines", lock, *pip, "--no-deps", "-r", str(ROOT / "constraints" / "cpu.txt"))
         run("installing fcot-lite", lock, *pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+    install_reasoning_gym(lock)
     os.sync()  # what pip wrote, before the stamp that vouches for it
     temporary = STAMP.with_suffix(".tmp")
     with open(str(temporary), "w") as file:
@@ -196,11 +211,34 @@ def install(gpu: bool, lock: int) -> None:
     os.replace(str(temporary), str(STAMP))
 
 
+def install_reasoning_gym(lock: int) -> None:
+    """Where it cannot be built, everything but the rg: tasks works: a line says so, and setup goes on."""
+    pip = (str(VENV / "bin" / "python"), *PIP_INSTALL)
+    pins = str(ROOT / "constraints" / "reasoning-gym.txt")
+    # Forced: a retry that was killed can have left packages that only look installed.
+    command = (*pip, "--no-deps", "--no-build-isolation", "--force-reinstall", "-r", pins)
+    try:
+        run("installing reasoning-gym", lock, *command)
+    except SetupError as error:
+        # A failed build's own last words stand above pip's.
+        lines = str(error).splitlines()
+        builds = [line.strip() for line, after in itertools.pairwise(lines) if "[end of output]" in after]
+        reason = builds[-1] if builds else lines[-1]
+        if shutil.which("cc") is None:
+            NO_COMPILER.touch()
+            remedy = "install a C compiler (Debian: apt install gcc python3-dev) and run make setup again"
+        else:
+            NO_COMPILER.unlink(missing_ok=True)
+            remedy = f"the log is {LOG}; when that is mended: {' '.join(command)}"
+        say(f"rg: tasks are not available, all others are: reasoning-gym was not installed ({reason}); {remedy}")
+    else:
+        NO_COMPILER.unlink(missing_ok=True)
+
+
 def empty_venv() -> None:
     """Removes what is in .venv, the stamp first: a killed pip can leave packages that only look installed."""
     VENV.mkdir(exist_ok=True)
-    if STAMP.exists():
-        STAMP.unlink()
+    STAMP.unlink(missing_ok=True)
     for child in VENV.iterdir():
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(str(child))

@@ -5,12 +5,17 @@ The runs are real (venv, pip, kill -9), on a project of three tiny local package
 
 import ast
 import ctypes
+import importlib.metadata
+import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
+import tomllib
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -162,12 +167,13 @@ def replace(path: Path, old: str, new: str) -> None:
     "spoil",
     [
         lambda root: replace(root / "constraints" / "cpu.txt", "peft==0.21.2", "peft==0.21.1"),
+        lambda root: replace(root / "constraints" / "reasoning-gym.txt", "tabulate==0.9.0", "tabulate==0.8.9"),
         lambda root: replace(root / "pyproject.toml", "fcot_lite.cli:main", "fcot_lite.cli:other"),
         lambda root: (root / ".venv" / "setup.stamp").write_text(""),
         lambda root: (root / ".venv" / "setup.stamp").unlink(),
         lambda root: ((root / ".venv/bin/python").unlink(), (root / ".venv/bin/python").symlink_to("/nowhere/python")),
     ],
-    ids=["pins", "entry point", "empty stamp", "no stamp", "interpreter gone"],
+    ids=["pins", "reasoning-gym's pins", "entry point", "empty stamp", "no stamp", "interpreter gone"],
 )
 def test_anything_else_is_not(made, spoil):
     spoil(bootstrap.ROOT)
@@ -246,7 +252,9 @@ def checkout(tmp_path):
     shutil.copy(SOURCE, root / "fcot_lite")
     write_wheel(root / "wheels", "tiny_torch")
     write_wheel(root / "wheels", "tiny_engine")
+    write_wheel(root / "wheels", "tiny_gym")
     (root / "constraints" / "cpu.txt").write_text("tiny-engine==1.0\n")
+    (root / "constraints" / "reasoning-gym.txt").write_text("tiny-gym==1.0\n")
     (root / "pyproject.toml").write_text(
         '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
         '[project]\nname = "tiny"\nversion = "1"\n'
@@ -256,9 +264,10 @@ def checkout(tmp_path):
     return root
 
 
-def start(root: Path) -> subprocess.Popen[str]:
+def start(root: Path, **variables: str) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
+        **variables,
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(root / "wheels"),
         "PIP_CONFIG_FILE": os.devnull,
@@ -300,7 +309,7 @@ def test_killed_in_the_middle_then_run_again(checkout):
     assert second.returncode == 0, err
     assert "done in" in out
     assert not leftover.exists()
-    subprocess.run([checkout / ".venv/bin/python", "-c", "import tiny, tiny_torch, tiny_engine"], check=True)
+    subprocess.run([checkout / ".venv/bin/python", "-c", "import tiny, tiny_torch, tiny_engine, tiny_gym"], check=True)
 
     stamp = (checkout / ".venv" / "setup.stamp").stat().st_mtime_ns
     third = start(checkout)
@@ -320,6 +329,116 @@ def test_pip_fails(checkout):
     assert str(checkout / ".venv" / "setup.log") in err
     assert len(err.splitlines()) <= 22
     assert not (checkout / ".venv" / "setup.stamp").exists()
+
+
+# A source distribution that builds where there is a cc on the PATH, as pycosat does.
+C_BACKEND = """
+import pathlib, shutil, sys, zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    if shutil.which("cc") is None:
+        sys.exit("error: command 'cc' failed: No such file or directory")
+    with zipfile.ZipFile(pathlib.Path(folder) / "tiny_gym-2.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_gym.py", "")
+        wheel.writestr(
+            "tiny_gym-2.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: tiny-gym\\nVersion: 2.0\\n"
+        )
+        wheel.writestr(
+            "tiny_gym-2.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"
+        )
+        wheel.writestr("tiny_gym-2.0.dist-info/RECORD", "")
+    return "tiny_gym-2.0-py3-none-any.whl"
+"""
+
+
+def needs_a_compiler(root: Path) -> None:
+    source = root.parent / "tiny_gym-2.0"
+    source.mkdir()
+    (source / "backend.py").write_text(C_BACKEND)
+    (source / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: tiny-gym\nVersion: 2.0\n")
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "tiny-gym"\nversion = "2.0"\n'
+    )
+    with tarfile.open(root / "wheels" / "tiny_gym-2.0.tar.gz", "w:gz") as archive:
+        archive.add(source, "tiny_gym-2.0")
+    (root / "constraints" / "reasoning-gym.txt").write_text("tiny-gym==2.0\n")
+
+
+def has(root: Path, module: str) -> bool:
+    return (
+        subprocess.run([root / ".venv/bin/python", "-c", f"import {module}"], stderr=subprocess.DEVNULL).returncode == 0
+    )
+
+
+def test_without_a_compiler_only_rg_tasks_are_missing_and_come_with_it(checkout, tmp_path):
+    needs_a_compiler(checkout)
+    (tmp_path / "bin").mkdir()
+    first = start(checkout, PATH=str(tmp_path / "bin"))
+    out, err = first.communicate(timeout=120)
+    assert (first.returncode, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if "rg: tasks are not available" in line]
+    assert "command 'cc' failed" in line
+    assert "apt install gcc" in line
+    assert has(checkout, "tiny, tiny_torch, tiny_engine")
+    assert not has(checkout, "tiny_gym")
+
+    stamp = (checkout / ".venv" / "setup.stamp").stat()
+    again = start(checkout, PATH=str(tmp_path / "bin"))  # nothing has changed: no second attempt
+    assert again.communicate(timeout=120) == ("setup: .venv is up to date\n", "")
+
+    (tmp_path / "bin" / "cc").symlink_to("/bin/true")
+    retry = start(checkout, PATH=str(tmp_path / "bin"))
+    out, err = retry.communicate(timeout=120)
+    assert (retry.returncode, err) == (0, "")
+    assert [line for line in out.splitlines() if "installing" in line] == ["setup: installing reasoning-gym"]
+    assert has(checkout, "tiny_gym")
+    assert (checkout / ".venv" / "setup.stamp").stat() == stamp  # the environment was not made anew
+    assert start(checkout).communicate(timeout=120) == ("setup: .venv is up to date\n", "")
+
+
+def test_any_other_fault_of_that_step_is_said_once_with_the_command_to_repeat_it(checkout, tmp_path):
+    (checkout / "constraints" / "reasoning-gym.txt").write_text("tiny-gym==3.0\n")
+    (tmp_path / "cc").symlink_to("/bin/true")
+    process = start(checkout, PATH=str(tmp_path))
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if "rg: tasks are not available" in line]
+    assert "No matching distribution found for tiny-gym==3.0" in line
+    assert start(checkout).communicate(timeout=120) == ("setup: .venv is up to date\n", "")
+
+    (checkout / "constraints" / "reasoning-gym.txt").write_text("tiny-gym==1.0\n")
+    command = line.split("when that is mended: ")[1].split()
+    wheels = ["--no-index", "--find-links", str(checkout / "wheels")]
+    subprocess.run([*command, *wheels], check=True, capture_output=True)
+    assert has(checkout, "tiny_gym")
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (SOURCE.parent.parent / "constraints" / f"{name}.txt").read_text().splitlines()
+    pairs = (line.partition(";")[0].strip().split("==") for line in lines if line and not line.startswith("#"))
+    return {re.sub("[-_.]+", "-", package).lower(): version for package, version in pairs}
+
+
+def test_the_lists_agree_about_reasoning_gym():
+    gym = pins("reasoning-gym")
+    for name in ("cpu", "cuda"):
+        other = pins(name)
+        assert {package: other[package] for package in gym.keys() & other.keys()}.items() <= gym.items()
+        assert "setuptools" in other  # its source distributions are built with it
+    extras = tomllib.loads((SOURCE.parent.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras["reasoning-gym"] == [f"reasoning-gym=={gym['reasoning-gym']}"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="reasoning-gym is not installed")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_lists_hold_all_that_reasoning_gym_needs(device):
+    gym = pins("reasoning-gym")
+    listed = {**pins(device), **gym}
+    for package in gym:
+        for requirement in importlib.metadata.requires(package) or []:
+            name, _, marker = requirement.partition(";")
+            if "extra" not in marker:
+                assert re.sub("[-_.]+", "-", re.split(r"[^\w.-]", name)[0]).lower() in listed, requirement
 
 
 def test_the_pinned_list_holds_no_torch():

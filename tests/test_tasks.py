@@ -29,7 +29,7 @@ from fcot_lite.tasks import generated, sources
 from fcot_lite.tasks.splits import hold_out, normalised, permutation, without
 
 REAL_DATA = os.environ.get("FCOT_DATA")  # read here: conftest.py hides it from every test
-DATA_SETS = ["gsm8k", "multiarith"]
+DATA_SETS = ["gsm8k", "multiarith", "svamp"]
 
 
 def texts(problems: list[Problem]) -> set[str]:
@@ -50,7 +50,7 @@ def test_an_unknown_task_names_its_neighbour() -> None:
         tasks.load("gsm8", "train")
     with pytest.raises(RecipeError, match="did you mean 'chain_arithmetic'"):
         tasks.solved_examples("Chain-Arithmetics")
-    with pytest.raises(RecipeError, match="chain_arithmetic, gsm8k, multiarith"):
+    with pytest.raises(RecipeError, match="chain_arithmetic, gsm8k, multiarith, svamp, or rg:"):
         tasks.load("svhn!", "train")
 
 
@@ -357,40 +357,68 @@ def test_a_broken_row_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         tasks.load("gsm8k", "test")
 
 
-def multiarith(questions: list[str]) -> bytes:
-    return json.dumps([{"sQuestion": f" {q} ", "lSolutions": [float(i)]} for i, q in enumerate(questions)]).encode()
-
-
 MULTIARITH = "zero_shot_cot/MultiArith/MultiArith.json"
+SVAMP = "zero_shot_cot/SVAMP/SVAMP.json"
 
 
-def test_multiarith_is_split_as_in_the_paper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, monkeypatch, MULTIARITH, multiarith([f"How many in row {i}?" for i in range(600)]))
-    train, validation, test = (tasks.load("multiarith", split) for split in tasks.SPLITS)
-    assert [len(train), len(validation), len(test)] == [378, 42, 180]
+def put_rows(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, questions: list[str]) -> None:
+    """A file of the data set `name` with these questions; the answer of row i is i."""
+    rows: list[dict[str, Any]]
+    if name == "multiarith":
+        rows = [{"sQuestion": f" {q} ", "lSolutions": [float(i)]} for i, q in enumerate(questions)]
+    else:
+        rows = [{"Body": "Here are rows.", "Question": f"{q} ", "Answer": float(i)} for i, q in enumerate(questions)]
+    put(folder, monkeypatch, MULTIARITH if name == "multiarith" else SVAMP, json.dumps(rows).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "text", "first"),
+    [
+        ("multiarith", [378, 42, 180], "How many in row {}?", [3, 9, 11, 13, 16, 19, 23, 24, 25, 28]),
+        ("svamp", [630, 70, 300], "Here are rows. How many in row {}?", [9, 11, 19, 23, 24, 25, 28, 29, 32, 33]),
+    ],
+)
+def test_one_file_is_split_as_in_the_paper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sizes: list[int], text: str, first: list[int]
+) -> None:
+    num_rows = sum(sizes)
+    put_rows(tmp_path, monkeypatch, name, [f"How many in row {i}?" for i in range(num_rows)])
+    train, validation, test = (tasks.load(name, split) for split in tasks.SPLITS)
+    assert [len(train), len(validation), len(test)] == sizes
     rows = sorted(int(problem.id.rsplit("/", 1)[1]) for problem in test)
-    assert sorted(int(p.id.rsplit("/", 1)[1]) for p in train + validation + test) == list(range(600))
+    assert sorted(int(p.id.rsplit("/", 1)[1]) for p in train + validation + test) == list(range(num_rows))
     for problem in test:
-        assert problem.question == f"How many in row {problem.target}?"
-    # The first test rows of RandomState(0).permutation(600)[420:], sorted, worked out once outside this code.
-    assert rows[:10] == [3, 9, 11, 13, 16, 19, 23, 24, 25, 28]
+        assert problem.question == text.format(problem.target)
+        assert problem.id == f"{name}/test/{problem.target}"
+    # The first test rows of RandomState(0).permutation(n)[0.7 n:], sorted, worked out once outside this code.
+    assert rows[:10] == first
 
 
-def test_multiarith_duplicates_stay_on_one_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path, monkeypatch, MULTIARITH, multiarith([f"How many in row {i % 150}?" for i in range(600)]))
-    train, validation, test = (tasks.load("multiarith", split) for split in tasks.SPLITS)
+@pytest.mark.parametrize("name", ["multiarith", "svamp"])
+def test_duplicates_in_one_file_stay_on_one_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    put_rows(tmp_path, monkeypatch, name, [f"How many in row {i % 150}?" for i in range(600)])
+    train, validation, test = (tasks.load(name, split) for split in tasks.SPLITS)
     assert len(test) == 180
     assert not texts(train) & texts(validation)
     assert not (texts(train) | texts(validation)) & texts(test)
 
 
 @pytest.mark.parametrize(
-    "content", [b"[{}]", b'[{"sQuestion": "q", "lSolutions": []}]', b"[5]", b"[", b'[{"sQuestion": 1}]']
+    ("name", "content"),
+    [
+        *[("multiarith", c) for c in (b"[{}]", b'[{"sQuestion": "q", "lSolutions": []}]', b"[5]", b"[")],
+        ("multiarith", b'[{"sQuestion": 1}]'),
+        ("svamp", b'[{"Body": "b", "Question": "q", "Answer": "many"}]'),
+        ("svamp", b'[{"Body": "b", "Answer": 1}]'),
+    ],
 )
-def test_a_broken_multiarith_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    put(tmp_path, monkeypatch, MULTIARITH, content)
-    with pytest.raises(DataError, match=r"MultiArith\.json: "):
-        tasks.load("multiarith", "test")
+def test_a_broken_row_of_one_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes
+) -> None:
+    file = MULTIARITH if name == "multiarith" else SVAMP
+    put(tmp_path, monkeypatch, file, content)
+    with pytest.raises(DataError, match=re.escape(f"{file}: ")):
+        tasks.load(name, "test")
 
 
 # --- where files come from
@@ -486,6 +514,7 @@ def test_without_data_and_network_the_message_says_what_to_put_where(
     assert error.value.exit_code == 3
     for part in [MULTIARITH, sources.SOURCES[MULTIARITH].url, str(own_cache / MULTIARITH), "FCOT_DATA"]:
         assert part in str(error.value)
+    assert str(error.value).endswith("make distill TASK=rg:gsm_symbolic")  # what works at once
 
 
 def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -506,7 +535,9 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("real_data")
-@pytest.mark.parametrize(("name", "sizes"), [("gsm8k", [6973, 500, 1319]), ("multiarith", [373, 42, 180])])
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("gsm8k", [6973, 500, 1319]), ("multiarith", [373, 42, 180]), ("svamp", [630, 70, 300])]
+)
 def test_real_sizes_and_disjointness(name: str, sizes: list[int]) -> None:
     train, validation, test = (tasks.load(name, split) for split in tasks.SPLITS)
     assert [len(train), len(validation), len(test)] == sizes
@@ -522,5 +553,5 @@ def test_real_golden_solutions_are_graded_correct(split: tasks.Split) -> None:
     for problem in tasks.load("gsm8k", split):
         assert "<<" not in problem.metadata["solution"]
         assert grade(problem.metadata["solution"], problem).correct, problem.id
-    for problem in tasks.load("multiarith", split):
+    for problem in tasks.load("multiarith", split) + tasks.load("svamp", split):
         assert grade(f"The answer is {problem.target}.", problem).correct

@@ -1,17 +1,19 @@
 """Tasks: where questions and their gold answers come from.
 
-A task is two functions and a line in `TASKS`. To add one, write them beside the others and add the line.
+A task is two functions and a line in `TASKS`. To add one, write them beside the others and add the line. Names that
+begin with "rg:" are the datasets of reasoning-gym, see rg.py.
 """
 
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal
 
 from fcot_lite.errors import RecipeError
 from fcot_lite.records import AnswerKind, Problem
-from fcot_lite.tasks import arithmetic, generated
+from fcot_lite.tasks import arithmetic, generated, rg
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -32,6 +34,7 @@ TASKS = {
     "chain_arithmetic": Task("number", generated.load_chain_arithmetic, generated.chain_arithmetic_examples),
     "gsm8k": Task("number", arithmetic.load_gsm8k, arithmetic.word_problem_examples),
     "multiarith": Task("number", arithmetic.load_multiarith, arithmetic.word_problem_examples),
+    "svamp": Task("number", arithmetic.load_svamp, arithmetic.word_problem_examples),
 }
 
 
@@ -42,14 +45,15 @@ def load(
 
     Without a limit a data set comes whole and a generated task in its default size. A data set with fewer than
     `limit` problems comes whole.
-    Raises RecipeError for an unknown task, split or option, DataError where the data cannot be had.
+    Raises RecipeError for an unknown task, split or option, DataError where the data cannot be had, ResourceError
+    where a package or the cache for it is missing.
     """
-    task = _task(name)
+    chosen = task(name)
     if split not in SPLITS:
         raise RecipeError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise RecipeError(f"limit of {name}/{split} is {limit!r}; give a whole number from 1, or leave it out for all")
-    return task.load(split, options, limit)
+    return chosen.load(split, options, limit)
 
 
 def solved_examples(name: str, *, options: Mapping[str, Any] = NO_OPTIONS, count: int = 4) -> list[tuple[str, str]]:
@@ -57,15 +61,19 @@ def solved_examples(name: str, *, options: Mapping[str, Any] = NO_OPTIONS, count
 
     Raises RecipeError for an unknown task or option, or where the task has fewer than `count`.
     """
-    task = _task(name)
+    chosen = task(name)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise RecipeError(f"number of solved examples is {count!r}; give a whole number from 0")
-    return task.examples(options, count)
+    return chosen.examples(options, count)
 
 
-def _task(name: str) -> Task:
+def task(name: str) -> Task:
+    """The task of that name. Raises RecipeError for an unknown one; an unknown dataset after "rg:" only shows when it
+    is loaded, because reasoning-gym takes seconds to import."""
+    if name.startswith(rg.PREFIX):
+        return Task("number", partial(rg.load, name), partial(rg.examples, name))
     if name not in TASKS:
-        close = difflib.get_close_matches(str(name).lower().replace("-", "_"), TASKS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(TASKS)}"
+        close = difflib.get_close_matches(name.lower().replace("-", "_"), TASKS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(TASKS)}, or {rg.PREFIX}<dataset>"
         raise RecipeError(f"unknown task {name!r}: {hint}")
     return TASKS[name]

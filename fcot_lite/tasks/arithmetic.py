@@ -1,4 +1,5 @@
-"""Word problems: GSM8K (Cobbe et al. 2021, arXiv 2110.14168) and MultiArith (Roy & Roth 2015, arXiv 1608.01413).
+"""Word problems: GSM8K (Cobbe et al. 2021, arXiv 2110.14168), MultiArith (Roy & Roth 2015, arXiv 1608.01413) and
+SVAMP (Patel, Bhattamishra & Goyal 2021, arXiv 2103.07191).
 
 Test splits are those of Ho, Schmid & Yun 2023 (arXiv 2212.10071). Validation is taken out of train, and a train
 question whose text also stands in test is left out: it would be a test question the student has seen. In MultiArith
@@ -7,7 +8,7 @@ this is 5 of 420 (the data set holds 20 exact duplicates); GSM8K has none.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fcot_lite.errors import DataError, RecipeError
@@ -51,17 +52,16 @@ def load_gsm8k(split: str, options: Mapping[str, Any], limit: int | None) -> lis
 
 def load_multiarith(split: str, options: Mapping[str, Any], limit: int | None) -> list[Problem]:
     """70 % train and 30 % test of upstream's one file, as in the paper; an id ends in the row's index there."""
-    import numpy as np
-
     _refuse_options("multiarith", options)
-    name = "zero_shot_cot/MultiArith/MultiArith.json"
-    rows = _json(read_source(name), name)
-    # The paper's split, from its published index files: RandomState(0).permutation(n), the first round(0.7 n) train.
-    order = np.random.RandomState(0).permutation(len(rows)).tolist()
-    num_train = round(0.7 * len(rows))
-    train = [_multiarith_problem("train", i, rows[i], name) for i in sorted(order[:num_train])]
-    test = [_multiarith_problem("test", i, rows[i], name) for i in sorted(order[num_train:])]
-    return _choose("multiarith", split, limit, train, test)
+    file = "zero_shot_cot/MultiArith/MultiArith.json"
+    return _one_file("multiarith", file, lambda row: (row["sQuestion"], row["lSolutions"][0]), split, limit)
+
+
+def load_svamp(split: str, options: Mapping[str, Any], limit: int | None) -> list[Problem]:
+    """Split as MultiArith is: 700 train and 300 test of upstream's one file."""
+    _refuse_options("svamp", options)
+    file = "zero_shot_cot/SVAMP/SVAMP.json"
+    return _one_file("svamp", file, lambda row: (f"{row['Body']} {row['Question']}", row["Answer"]), split, limit)
 
 
 def word_problem_examples(options: Mapping[str, Any], count: int) -> list[tuple[str, str]]:
@@ -102,12 +102,26 @@ def _gsm8k_rows(split: str) -> list[Problem]:
     return problems
 
 
-def _multiarith_problem(split: str, index: int, row: Any, name: str) -> Problem:
-    try:
-        question, solution = row["sQuestion"].strip(), float(row["lSolutions"][0])
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        raise DataError(f"{name}: row {index} has no sQuestion or no number in lSolutions") from None
-    return Problem(f"multiarith/{split}/{index}", question, str(solution).removesuffix(".0"))
+def _one_file(
+    name: str, file: str, fields: Callable[[Any], tuple[str, float]], split: str, limit: int | None
+) -> list[Problem]:
+    """A data set in one JSON file, whose rows `fields` takes apart into question and answer."""
+    import numpy as np
+
+    problems = []
+    rows = _json(read_source(file), file)
+    for index, row in enumerate(rows):
+        try:
+            question, answer = fields(row)
+            problems.append((question.strip(), str(float(answer)).removesuffix(".0")))
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            raise DataError(f"{file}: row {index} has no question, or no number for its answer") from None
+    # The paper's split, from its published index files: RandomState(0).permutation(n), the first round(0.7 n) train.
+    order = np.random.RandomState(0).permutation(len(rows)).tolist()
+    num_train = round(0.7 * len(rows))
+    train = [Problem(f"{name}/train/{i}", *problems[i]) for i in sorted(order[:num_train])]
+    test = [Problem(f"{name}/test/{i}", *problems[i]) for i in sorted(order[num_train:])]
+    return _choose(name, split, limit, train, test)
 
 
 def _json(text: bytes, where: str) -> Any:

@@ -26,6 +26,11 @@ MOST_ATTEMPTS = 10_000  # a tenth of all draws falls into test: an exhausted spa
 VERBS = {"+": "add", "-": "subtract", "*": "multiply by", "/": "divide by"}
 
 
+def bucket(content: str) -> str:
+    """The split of a problem with this content: seven tenths are train, one each examples, validation and test."""
+    return BUCKETS[int.from_bytes(hashlib.sha256(content.encode()).digest()) % len(BUCKETS)]
+
+
 @dataclass(frozen=True, slots=True)
 class ChainKnobs:
     """Smallest and largest value of each. `terms` counts the numbers in a chain, the first included; `digits` are
@@ -49,7 +54,7 @@ class Chain:
 
     @property
     def split(self) -> str:
-        return BUCKETS[int.from_bytes(hashlib.sha256(self.content.encode()).digest()) % len(BUCKETS)]
+        return bucket(self.content)
 
 
 def load_chain_arithmetic(split: str, options: Mapping[str, Any], limit: int | None) -> list[Problem]:

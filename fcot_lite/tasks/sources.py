@@ -50,6 +50,12 @@ SOURCES = {
         "dataset/MultiArith/MultiArith.json",
         "dc9db1b6cc68b1ecc2dec830d15aaf8c9a0932aa31d5ffce88ef3628179d36f4",
     ),
+    "zero_shot_cot/SVAMP/SVAMP.json": Source(
+        "kojima-takeshi188/zero_shot_cot",
+        "5ef330fcdeec0cd26aee27943504f91f8ec1c33c",
+        "dataset/SVAMP/SVAMP.json",
+        "5be77703a6d891ae476d7c082787ad361392aa02453b132516cdd5f4e7934e3e",
+    ),
 }
 
 
@@ -101,5 +107,5 @@ def _download(name: str, source: Source, cached: Path) -> bytes:
         raise DataError(
             f"{name} is neither in FCOT_DATA ({os.environ.get('FCOT_DATA') or 'not set'}) nor in the cache, and "
             f"{source.url} cannot be downloaded ({error}). Without a network put that file at {cached}, or at {name} "
-            "in a folder named by FCOT_DATA"
+            "in a folder named by FCOT_DATA. Word problems that need no file: make distill TASK=rg:gsm_symbolic"
         ) from error
