@@ -82,12 +82,13 @@ def run_stage(
             pass_fds=[writing],
             env=os.environ | environment | {PROGRESS_FD: str(writing), LIFELINE: str(os.getpid())},
         )
-    os.close(writing)
-    reaper = subprocess.Popen(
-        ["/bin/sh", "-c", REAPER, str(process.pid)], stdin=subprocess.PIPE, start_new_session=True
-    )
-    message, meter = "", watch(process.pid)
+    message, reaper, meter = "", None, None
     try:
+        os.close(writing)
+        reaper = subprocess.Popen(
+            ["/bin/sh", "-c", REAPER, str(process.pid)], stdin=subprocess.PIPE, start_new_session=True
+        )
+        meter = watch(process.pid)
         write_json(record, _identity(process.pid))
         message = _follow(process, reading, display, meter)
     except KeyboardInterrupt:
@@ -96,10 +97,12 @@ def run_stage(
         raise
     finally:
         _kill_group(process)  # first: a full disk must not keep the meter from it
-        reaper.communicate(b"\n")
         os.close(reading)
+        if reaper is not None:
+            reaper.communicate(b"\n")
+        if meter is not None:
+            meter.stop()
         record.unlink(missing_ok=True)
-        meter.stop()
     if process.returncode == 0:
         return
     if process.returncode == INTERRUPTED:
