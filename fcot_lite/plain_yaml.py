@@ -60,7 +60,7 @@ def parse(text: bytes | str, where: str, key: Key, faults: Faults) -> Any:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         context = f", {error.context}" if error.context else ""
         raise RecipeError(f"{where}: not valid YAML: {place}{error.problem}{context}") from None
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:  # "\UFFFFFFFF" is no character
         raise RecipeError(f"{where}: not valid YAML: {error}") from None
 
 
@@ -74,11 +74,13 @@ def _value(node: yaml.Node, key: Key, faults: Faults) -> Any:
         block = {}
         for key_node, item in node.value:
             name = key_node.value if isinstance(key_node, yaml.ScalarNode) else "?"
+            line = key_node.start_mark.line + 1
+            if name in block:
+                faults.messages[*key, name] = f"appears again in line {line}; keep one"
+                continue
             if key_node.tag != "tag:yaml.org,2002:str":
                 faults.add((*key, name), "a key must be text; put it in quotes")
-            if name in block:
-                faults.add((*key, name), "appears twice in its block; keep one")
-            faults.lines[*key, name] = key_node.start_mark.line + 1
+            faults.lines[*key, name] = line
             block[name] = _value(item, (*key, name), faults)
         return block
     text, kind = node.value, node.tag.rpartition(":")[2]
@@ -112,6 +114,8 @@ class _Loader(yaml.SafeLoader):
         if alias or event.tag is not None:
             what = "aliases (*)" if alias else "tags (!)"
             raise yaml.composer.ComposerError(None, None, f"{what} are not used in recipes", event.start_mark)
+        if isinstance(event, yaml.ScalarEvent):
+            event.value.encode()  # UnicodeEncodeError for "\\ud800", half a character
         return super().compose_node(parent, index)
 
 

@@ -21,7 +21,7 @@ from fcot_lite.errors import RecipeError
 from fcot_lite.files import sha256_json
 from fcot_lite.plain_yaml import COMMAND_LINE, Faults, Key, parse
 
-MAX_RECIPE_BYTES = 1_000_000  # a recipe is some 60 lines; a file far beyond that is the wrong file
+MAX_RECIPE_BYTES = 100_000  # a recipe is some 60 lines, and PyYAML reads 100 kB in a second
 FINE_TUNED = "fine_tune_cot"  # the trained student's key among the methods of a result, where prompts are keys too
 
 
@@ -190,7 +190,7 @@ def dump(recipe: Recipe) -> str:
 
 def _override(value: dict[str, Any], override: str, faults: Faults) -> None:
     name, equals, text = override.partition("=")
-    if not equals or not name:
+    if not equals or not name or not name.isprintable():
         raise RecipeError(f"{override!r}: overrides are written key.path=value")
     key = tuple(name.split("."))
     for n, part in enumerate(key[:-1], 1):
@@ -198,7 +198,8 @@ def _override(value: dict[str, Any], override: str, faults: Faults) -> None:
             faults.lines[key[:n]] = COMMAND_LINE
         value = value.setdefault(part, {})
         if not isinstance(value, dict):
-            raise RecipeError(f"{name}: {part!r} is a value, not a block")
+            faults.lines[key] = COMMAND_LINE
+            return faults.add(key, f"{part!r} is a value, not a block")
     faults.forget(key)
     faults.lines[key] = COMMAND_LINE
     own = Faults()  # its lines count from the override's own start
