@@ -134,6 +134,7 @@ def training(model: Weights, form: Shape | None, student: StudentBlock, max_leng
 
     Raises RecipeError where student.sft asks for what cannot be.
     """
+    arguments = sft_arguments(student.sft, machine, 0, Path())
     parameters = model.num_bytes / 2
     if student.method == "full":
         parts = {"weights, gradients, Adam in float32": 16 * parameters / GIB}
@@ -147,7 +148,6 @@ def training(model: Weights, form: Shape | None, student: StudentBlock, max_leng
         if student.method != "full":
             rank = lora_arguments(student.lora)["r"]
             parts["adapters"] = 16 * rank * form.linear_sizes / GIB  # float32: value, gradient, two moments of Adam
-        arguments = sft_arguments(student.sft, machine, 0, Path())
         tokens = arguments.get("per_device_train_batch_size", 8) * max_length
         layer = 2 * tokens * (8 * form.hidden + 2 * form.query + 4 * form.key_value + 4 * form.inner)
         if arguments["gradient_checkpointing"]:
