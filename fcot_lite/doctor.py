@@ -198,10 +198,11 @@ def rough_need(recipe: Recipe, found: Folders, machine: Machine, available_gib: 
 
     forms = {name: plan.shape(folder) for name, folder in found.items()}
     sizes = {name: plan.weights(name, folder) for name, folder in found.items()}
+    lever = "engine.max_model_len" if machine.device == "cuda" else "engine.kv_cache_memory_bytes"
     stages: list[tuple[str, str, EngineBlock | None, str]] = [
-        ("sample", teacher.model, teacher.engine, "a smaller or AWQ teacher, or less teacher.engine.max_model_len"),
+        ("sample", teacher.model, teacher.engine, f"a smaller or AWQ teacher, or less teacher.{lever}"),
         ("train", student.model, None, "method: qlora, a smaller student, or less sft.per_device_train_batch_size"),
-        ("evaluate", student.model, evaluate.engine, "a smaller student, or less evaluate.engine.max_model_len"),
+        ("evaluate", student.model, evaluate.engine, f"a smaller student, or less evaluate.{lever}"),
     ]
     checks = []
     for stage, name, engine, fix in stages:
