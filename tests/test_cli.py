@@ -39,10 +39,18 @@ def finished(tmp_path: Path) -> Path:
         (["run", "missing.yaml"], 2, "missing.yaml: No such file or directory; name a recipe file"),
         (["run", "."], 2, "Is a directory"),
         (["run", QUICKSTART, "teachr.n=2"], 2, "teachr (from the command line): unknown key; did you mean 'teacher'?"),
-        (["sample", QUICKSTART, "teacher.n=0"], 2, "teacher.n: Input should be greater than 0 (it is 0)"),
-        (["curate", QUICKSTART, "name=../x"], 2, "name: String should match pattern"),
+        (
+            ["sample", QUICKSTART, "teacher.n=0"],
+            2,
+            "teacher.n (from the command line): Input should be greater than 0 (it is 0)",
+        ),
+        (["curate", QUICKSTART, "name=../x"], 2, "name (from the command line): String should match pattern"),
         (["train", QUICKSTART, "nonsense"], 2, "overrides are written key.path=value"),
-        (["evaluate", QUICKSTART, "seed=-1"], 2, "seed: Input should be greater than or equal to 0"),
+        (
+            ["evaluate", QUICKSTART, "seed=-1"],
+            2,
+            "seed (from the command line): Input should be greater than or equal to 0",
+        ),
         (["run", QUICKSTART, "--runs", "/proc/fcot"], 4, "make the folder writable"),
         (["report", "runs/none"], 3, "result.json: no such file; a run writes it when all its stages are done"),
         (["report", "/dev/null"], 3, "result.json"),
@@ -136,7 +144,7 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "[]\n"
     assert "Fine-tune-CoT" in done.stdout
-    for command in ("run", "sample", "curate", "train", "evaluate", "report", "models"):
+    for command in ("run", "sample", "curate", "train", "evaluate", "report", "doctor", "models"):
         assert command in done.stdout
 
 
@@ -182,7 +190,18 @@ except SystemExit:
 loaded = {name.partition(".")[0] for name in set(sys.modules) - bare} - set(sys.stdlib_module_names)
 print(json.dumps(sorted(loaded)), file=sys.stderr)
 """
-    shown = {"fcot_lite", "typer", "click", "rich", "pygments", "markdown_it", "mdurl", "attr", "annotated_doc"}
+    shown = {
+        "fcot_lite",
+        "typer",
+        "click",
+        "rich",
+        "pygments",
+        "markdown_it",
+        "mdurl",
+        "attr",
+        "annotated_doc",
+        "shellingham",
+    }
     read = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection", "yaml", "_yaml"}
     for arguments, allowed in ((["--help"], shown), (["run", QUICKSTART, "seed=-1"], shown | read | {"pynvml"})):
         command = [sys.executable, "-c", program, *map(str, arguments)]
