@@ -175,11 +175,14 @@ print([name for name in ("torch", "transformers", "vllm", "trl", "peft", "numpy"
     assert done.stdout == "[]\n"
 
 
+HELP_MODULES, FAULT_MODULES = 350, 320  # 294 and 257 when this was written; torch alone brings more than 1,000
+
+
 def test_what_is_imported_before_anything_is_asked() -> None:
     """`fcot --help` and the fault of a recipe answer at once, because so little is loaded: seconds depend on the
     machine, modules do not."""
     program = """
-import json, sys
+import sys
 bare = set(sys.modules)
 sys.argv = ["fcot", *sys.argv[1:]]
 from fcot_lite.cli import main
@@ -187,27 +190,12 @@ try:
     main()
 except SystemExit:
     pass
-loaded = {name.partition(".")[0] for name in set(sys.modules) - bare} - set(sys.stdlib_module_names)
-print(json.dumps(sorted(loaded)), file=sys.stderr)
+print(len(set(sys.modules) - bare), file=sys.stderr)
 """
-    shown = {
-        "fcot_lite",
-        "typer",
-        "click",
-        "rich",
-        "pygments",
-        "markdown_it",
-        "mdurl",
-        "attr",
-        "annotated_doc",
-        "shellingham",
-    }
-    read = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection", "yaml", "_yaml"}
-    for arguments, allowed in ((["--help"], shown), (["run", QUICKSTART, "seed=-1"], shown | read | {"pynvml"})):
+    for arguments, most in ((["--help"], HELP_MODULES), (["run", QUICKSTART, "seed=-1"], FAULT_MODULES)):
         command = [sys.executable, "-c", program, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        loaded = set(json.loads(done.stderr.splitlines()[-1]))
-        assert loaded <= allowed, f"{arguments} also imports {sorted(loaded - allowed)}"
+        assert 50 < int(done.stderr.splitlines()[-1]) <= most, arguments
 
 
 def test_every_command_has_help() -> None:
