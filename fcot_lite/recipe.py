@@ -58,7 +58,7 @@ class Prompt(Block):
 
     template: str = "{question}"
     system: str | None = None
-    examples: NonNegativeInt = 0
+    examples: Annotated[int, Field(ge=0, le=64)] = 0  # more would fill a small model's context
 
 
 class TaskBlock(Block):
