@@ -113,7 +113,7 @@ def data(
     prefix = FOLDERS.get(task.name, task.name).lower()
     missing = [name for name in SOURCES if prefix in name.lower() and not here(name)]
     try:
-        tasks.solved_examples(task.name, options=task.options, count=examples)  # the recipe's faults before the files'
+        tasks.examples(task, examples)  # the recipe's faults before the files'
         if missing:
             urls = ", ".join(SOURCES[name].url for name in missing)
             if (fault := ask(SOURCES[missing[0]].url)) is None:
@@ -124,18 +124,13 @@ def data(
             return Check(
                 "data", "fail", f"{', '.join(missing)}: not here, nor can it be downloaded: {fault}", fix, data=True
             ), []
-        wanted: tuple[tuple[tasks.Split, int | None], ...] = (
-            ("train", task.train),
-            ("validation", task.validation),
-            ("test", task.test),
-        )
-        splits = [tasks.load(task.name, split, options=task.options, limit=limit) for split, limit in wanted]
+        splits = {split: tasks.problems(task, split) for split in tasks.SPLITS}
     except DataError as error:
         return Check("data", "fail", str(error), "replace the file that is named", data=True), []
     except ResourceError as error:
         return Check("data", "fail", str(error), "provide what is named"), []
-    counts = ", ".join(f"{len(split)} {name}" for (name, _), split in zip(wanted, splits, strict=True))
-    return Check("data", "ok", f"{task.name}: {counts}"), splits[0][:FIRST_PROMPTS]
+    counts = ", ".join(f"{len(problems)} {split}" for split, problems in splits.items())
+    return Check("data", "ok", f"{task.name}: {counts}"), splits["train"][:FIRST_PROMPTS]
 
 
 def hub_cache() -> Path:
@@ -241,7 +236,7 @@ def prompts(recipe: Recipe, found: Folders, problems: Sequence[Problem]) -> list
         lengths = []
         for prompt_name in names:
             prompt = recipe.prompts[prompt_name]
-            solved = tasks.solved_examples(recipe.task.name, options=recipe.task.options, count=prompt.examples)
+            solved = tasks.examples(recipe.task, prompt.examples)
             chats = [messages(prompt, problem.question, solved) for problem in problems]
             try:
                 asked = questions(tokenizer, problems, chats, sampling, engine)

@@ -49,11 +49,10 @@ class Evaluation:
         self._recipe, self._store, self._progress = recipe, store, progress
         self._tokenizer = load_tokenizer(model_dir)
         self._solved = {
-            count: tasks.solved_examples(task.name, options=task.options, count=count)
-            for count in {prompt.examples for prompt in recipe.prompts.values()}
+            count: tasks.examples(task, count) for count in {prompt.examples for prompt in recipe.prompts.values()}
         }
-        self.validation = tasks.load(task.name, "validation", options=task.options, limit=task.validation)
-        self.test = tasks.load(task.name, "test", options=task.options, limit=task.test)
+        self.validation = tasks.problems(task, "validation")
+        self.test = tasks.problems(task, "test")
 
     def items(self, student: Student, prompt_name: str, problems: Sequence[Problem], what: str) -> list[dict[str, Any]]:
         """One row per problem, in order: prompt, text, extracted answer, verdict, outcome."""

@@ -134,7 +134,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> 
 def stage_inputs(recipe: Recipe, machine: Machine) -> dict[str, Any]:
     """For each stage the parts of the recipe that its outcome depends on. What the stage before wrote comes on top."""
     task, prompts = recipe.task, recipe.prompts
-    problems = [task.name, task.options]
+    problems = [task.name, task.options, tasks.fingerprint(task)]
     code = [__version__, GRADER_VERSION]
     student = [recipe.student.model, _weights(recipe.student.model), prompts[recipe.student.prompt].model_dump()]
     before = [prompts[name].model_dump() for name in recipe.evaluate.before]
@@ -212,9 +212,8 @@ def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Di
 
 def _check_data(recipe: Recipe) -> None:
     """Raises RecipeError for an unknown task or option, DataError where the task's files can't be had."""
-    task = recipe.task
-    for split, limit in (("train", task.train), ("validation", task.validation), ("test", task.test)):
-        tasks.load(task.name, split, options=task.options, limit=limit)  # type: ignore[arg-type]
+    for split in tasks.SPLITS:
+        tasks.problems(recipe.task, split)
 
 
 def _check_resources(run_dir: Path) -> None:

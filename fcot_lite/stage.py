@@ -59,8 +59,8 @@ def sample(context: Context) -> dict[str, Any]:
     model_dir = context.model(teacher.model)
     tokenizer = load_tokenizer(model_dir)
     prompt = recipe.prompts[teacher.prompt]
-    problems = tasks.load(task.name, "train", options=task.options, limit=task.train)
-    solved = tasks.solved_examples(task.name, options=task.options, count=prompt.examples)
+    problems = tasks.problems(task, "train")
+    solved = tasks.examples(task, prompt.examples)
     chats = [messages(prompt, problem.question, solved) for problem in problems]
     asked = questions(tokenizer, problems, chats, teacher.sampling, teacher.engine)
     weights_hash = models.weights_hash(model_dir)
@@ -126,12 +126,12 @@ def curate(context: Context) -> dict[str, Any]:
 
     recipe, task = context.recipe, context.recipe.task
     context.progress(0, 0, "grading")
-    problems = tasks.load(task.name, "train", options=task.options, limit=task.train)
+    problems = tasks.problems(task, "train")
     drawn: dict[str, list[Sample]] = {problem.id: [] for problem in problems}
     for row in read_jsonl(context.run_dir / "samples.jsonl"):
         drawn[row["problem_id"]].append(Sample(**row))
     prompt = recipe.prompts[recipe.student.prompt]
-    solved = tasks.solved_examples(task.name, options=task.options, count=prompt.examples)
+    solved = tasks.examples(task, prompt.examples)
     chats = [messages(prompt, problem.question, solved) for problem in problems]
     tokenizer = load_tokenizer(context.model(recipe.student.model))
     curated = curate(problems, [drawn[problem.id] for problem in problems], chats, tokenizer, recipe.curate)

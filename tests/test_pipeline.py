@@ -461,6 +461,14 @@ def test_other_weights_under_the_same_name_are_another_model(bench: Bench, tmp_p
     assert bench.ran() == ["curate", "train", "evaluate"]
 
 
+def test_another_reasoning_gym_makes_other_problems(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.recipe["task"] = {"name": "rg:gsm_symbolic", "train": 4, "validation": 2, "test": 2}
+    for version, again in (("1", STAGES), ("1", []), ("2", ["sample", "curate", "evaluate"])):
+        monkeypatch.setattr(tasks.rg, "version", lambda version=version: version)
+        bench.run()
+        assert bench.ran() == again
+
+
 @pytest.mark.parametrize(
     ("path", "again"),
     [

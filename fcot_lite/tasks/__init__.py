@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fcot_lite.errors import RecipeError
+from fcot_lite.recipe import TaskBlock
 from fcot_lite.records import AnswerKind, Problem
 from fcot_lite.tasks import arithmetic, generated, rg
 
@@ -77,3 +78,20 @@ def task(name: str) -> Task:
         hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(TASKS)}, or {rg.PREFIX}<dataset>"
         raise RecipeError(f"unknown task {name!r}: {hint}")
     return TASKS[name]
+
+
+def problems(block: TaskBlock, split: Split) -> list[Problem]:
+    """The problems of a split of a recipe's task. Raises as `load` does."""
+    limit = {"train": block.train, "validation": block.validation, "test": block.test}[split]
+    return load(block.name, split, options=block.options, limit=limit)
+
+
+def examples(block: TaskBlock, count: int) -> list[tuple[str, str]]:
+    """`count` solved (question, solution) pairs of a recipe's task. Raises as `solved_examples` does."""
+    return solved_examples(block.name, options=block.options, count=count)
+
+
+def fingerprint(block: TaskBlock) -> str | None:
+    """What the problems depend on besides the recipe and this package, whose files are pinned: another fingerprint,
+    other problems."""
+    return rg.version() if block.name.startswith(rg.PREFIX) else None

@@ -12,6 +12,7 @@ tasks, the split follows from a hash of the question: a test question is one und
 
 import difflib
 import hashlib
+import importlib.metadata
 import json
 import traceback
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,14 @@ HANDFUL = 32  # of mixed answers a third or more are no numbers: (2/3)^32 of suc
 MOST_ATTEMPTS = 2_000  # an item takes up to 30 ms (polynomials): an exhausted space shows within a minute
 # What generators raise on values that their config's own check let through.
 FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def version() -> str | None:
+    """Of the installed reasoning-gym: another one may draw other problems. None where it is missing."""
+    try:
+        return importlib.metadata.version("reasoning-gym")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def load(name: str, split: str, options: Mapping[str, Any], limit: int | None) -> list[Problem]:
