@@ -71,7 +71,7 @@ def test_what_trl_gets(card: str, bf16: bool, micro_batch: int, accumulation: in
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": 50,
+        "warmup_steps": 0.05,
         "gradient_checkpointing": True,
         "optim": "adamw_torch_fused",
         "logging_steps": 1,
