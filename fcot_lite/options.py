@@ -5,6 +5,7 @@ them with the installed classes and prints the table as it should be. On top of 
 work from end to end, and other tools' names for what a recipe calls differently.
 """
 
+import difflib
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -138,6 +139,24 @@ _RANGES = {
 RANGES = {name: rule for rule, names in _RANGES.items() for name in names.split()}
 _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
+# Texts of which the library knows only some. Left out: optimisers of packages that are not here (galore, lomo …) and
+# schedules that follow an evaluation during training.
+_CHOICES = {
+    "optim": """
+        adamw_torch adamw_torch_fused adamw_bnb_8bit adamw_8bit paged_adamw_32bit paged_adamw_8bit adafactor adagrad sgd
+        ademamix ademamix_8bit paged_ademamix_32bit paged_ademamix_8bit lion_32bit lion_8bit paged_lion_32bit
+        paged_lion_8bit rmsprop rmsprop_bnb rmsprop_bnb_8bit rmsprop_bnb_32bit
+    """,
+    "lr_scheduler_type": """
+        linear cosine cosine_with_restarts cosine_with_min_lr cosine_warmup_with_min_lr polynomial constant
+        constant_with_warmup inverse_sqrt warmup_stable_decay
+    """,
+    "loss_type": "nll dft",
+    "train_sampling_strategy": "random sequential group_by_length batch_rebalance",
+    "dtype": "auto half float16 bfloat16 float float32",
+}
+CHOICES = {name: choices.split() for name, choices in _CHOICES.items()}
+
 # Options without a use here, whatever their value: why, and what to do where removing the line is not all.
 _NEVER = {
     "lora": {
@@ -177,6 +196,14 @@ _NEVER = {
         "TRL deprecates it, and its own head saves that memory already": "use_liger_kernel liger_kernel_config",
     },
     "engine": {
+        "a recipe names no code": """
+            worker_cls worker_extension_cls scheduler_cls logits_processors io_processor_plugin model_class_overrides
+            reasoning_parser_plugin
+        """,
+        "a secret does not belong in a recipe; take the environment variable HF_TOKEN": "hf_token",
+        "texts are generated, from the model's own weights and tokenizer": """
+            skip_tokenizer_init runner convert load_format pooler_config
+        """,
         "the models are teacher.model and student.model": "model tokenizer served_model_name model_weights",
         "a model of another revision is a folder of its own": "revision tokenizer_revision code_revision",
         "every sample has its own seed, from sampling.seed": "seed",
@@ -245,6 +272,7 @@ _REFUSED: dict[str, dict[str, _Refusal]] = {
     },
 }
 _REFUSED_ON_CPU: dict[str, _Refusal] = {
+    "enable_chunked_prefill": (_unless(False, None), "vLLM 0.32 crashes on a seeded request that it chunks; remove it"),
     "quantization": (_mentions("fp8"), "FP8 needs a GPU; take an AWQ, GPTQ or INT8 model, or no quantization"),
     "enable_sleep_mode": (_unless(False), "vLLM has no sleep mode on a CPU; remove it"),
 }
@@ -265,6 +293,9 @@ def faults(block: str, given: Mapping[str, Any], device: Device | None = None) -
         why = f"{never[name]}; remove it" if name in never else _wrong_kind(value, TABLES[block][name])
         why = why or next((refusal[1] for refusal in refusals if refusal and refusal[0](value)), None)
         why = why or _out_of_range(value, RANGES.get(name, ""))
+        if not why and name in CHOICES and value not in CHOICES[name]:
+            close = difflib.get_close_matches(value, CHOICES[name], n=1)
+            why = f"did you mean {close[0]!r}?" if close else f"must be one of {', '.join(CHOICES[name])}"
         if why:
             yield name, f"{why} (it is {repr(value)[:60]})"
 

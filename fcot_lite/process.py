@@ -8,7 +8,6 @@ disk while it runs, so that the next run finds what is left of it.
 
 import contextlib
 import json
-import math
 import os
 import re
 import select
@@ -50,7 +49,6 @@ class Orphan:
 
     pid: int
     name: str
-    session: int
 
 
 def run_stage(
@@ -185,6 +183,7 @@ def _identity(pid: int) -> dict[str, Any]:
     return {
         "session": pid,
         "started_ticks": _started_ticks(pid),
+        "init_ticks": _started_ticks(1),  # a container that is started anew can get its old namespace's number
         "boot": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "namespace": os.readlink("/proc/self/ns/pid"),
     }
@@ -199,18 +198,24 @@ def _started_ticks(pid: int) -> int:
 def orphans(record: Path) -> list[Orphan]:
     """The processes still alive of the stage that `record` names, whose run must be known to be dead."""
     known, here = read_record(record), _identity(os.getpid())
-    if any(known.get(key) != here[key] for key in ("boot", "namespace")):
+    if any(known.get(key) != here[key] for key in ("boot", "namespace", "init_ticks")):
         return []
+    session, started = known.get("session"), known.get("started_ticks")
+    if not isinstance(session, int) or not isinstance(started, int) or session <= 1:
+        return []
+    with contextlib.suppress(OSError):
+        if _started_ticks(session) != started:
+            return []  # the number was given out again, to a stranger
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):  # it may end while we look
             # The kernel gives a session's number to nobody else while one of its processes lives.
             if (
-                os.getsid(process.pid) == known.get("session")
-                and _started_ticks(process.pid) >= known.get("started_ticks", math.inf)
+                os.getsid(process.pid) == session
+                and _started_ticks(process.pid) >= started
                 and process.status() != psutil.STATUS_ZOMBIE
             ):
-                found.append(Orphan(process.pid, process.name(), known["session"]))
+                found.append(Orphan(process.pid, process.name()))
     return found
 
 

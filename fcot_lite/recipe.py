@@ -225,14 +225,14 @@ def _build(value: Mapping[str, Any], where: str, device: options.Device | None, 
                 faults.add((*block, name), _unknown((*block, name), options.TABLES[kind], options.CLASSES[kind]))
         for name, message in options.faults(kind, given, device):
             faults.add((*block, name), message)
-    for key, message in _contradictions(value):
+    for key, message in _contradictions(value, device):
         faults.add(key, message)
     if recipe is None or faults.messages:
         raise RecipeError(faults.text(where))
     return recipe
 
 
-def _contradictions(value: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
+def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> Iterator[tuple[Key, str]]:
     """What can't be seen in one value alone. Values of a wrong type are passed over: pydantic names them."""
     prompts = {name: prompt for name, prompt in _at(value, dict, "prompts", default={}).items() if _is_name(name)}
     before = _at(value, list, "evaluate", "before", default=[])
@@ -260,6 +260,22 @@ def _contradictions(value: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
                 (block, "sampling", "max_tokens"),
                 f"{max_tokens} leaves no room for a prompt in {block}.engine.max_model_len = {max_model_len}",
             )
+        batched = _at(value, int, block, "engine", "max_num_batched_tokens")
+        least = {"max_num_seqs": _at(value, int, block, "engine", "max_num_seqs", default=64)}
+        if device == "cpu":  # no chunked prefill there: a prompt has to fit into one batch
+            least["max_model_len"] = max_model_len or 0
+        for name, size in least.items():
+            if batched is not None and batched < size:
+                yield (
+                    (block, "engine", "max_num_batched_tokens"),
+                    f"must be at least {block}.engine.{name} = {size} (it is {batched})",
+                )
+    trained, curated = (_at(value, int, *key) for key in (("student", "sft", "max_length"), ("curate", "max_length")))
+    if trained is not None and curated is not None and trained < curated:
+        yield (
+            ("student", "sft", "max_length"),
+            f"{trained} is less than curate.max_length = {curated}: rows would be kept that can't be trained on",
+        )
 
 
 def _at(value: Any, kind: type, *key: str, default: Any = None) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fcot_lite.engines import Engine, Request
+from fcot_lite.engines import Completion, Engine, Request
 from fcot_lite.errors import DataError
 from fcot_lite.prompts import Message, end_of_turn_id, prompt_ids
 from fcot_lite.recipe import EngineBlock, Sampling
@@ -17,6 +17,8 @@ SPEED_ONLY = {
     *("block_size", "enable_chunked_prefill", "enable_prefix_caching", "enforce_eager", "max_num_batched_tokens"),
     *("gpu_memory_utilization", "kv_cache_memory_bytes", "tensor_parallel_size", "disable_log_stats"),
 }
+
+SECONDS_TO_FINISH = 6  # what is under way gets this much after Ctrl-C, of the ten that the run waits for a stage
 
 Progress = Callable[[int, int, str], None]
 
@@ -110,7 +112,8 @@ def draw(
 ) -> Drawn:
     """n samples of every question, from the store where they are there. The engine is started only if some are missing.
 
-    On an interrupt what is finished is kept, and the tokens of what was under way are counted as cancelled.
+    On an interrupt what is under way gets SECONDS_TO_FINISH, what is finished is kept, and the tokens of the rest are
+    counted as cancelled.
     """
     have = store.read(campaign.hash)
     wanted = [(question, index) for question in asked for index in range(n)]
@@ -124,7 +127,30 @@ def draw(
         work = {"/".join(map(str, (campaign.hash, *q.key(i)))): (q, i) for q, i in pending}
         queue = iter(work.items())
         in_flight: dict[str, tuple[Question, int]] = {}
+        done_all = False
         window = 4 * max_num_seqs  # enough that the engine never waits for us, little enough to stop quickly
+
+        def keep(completions: Sequence[Completion]) -> None:
+            nonlocal new, num_tokens, seconds
+            finished = []
+            for done in completions:
+                question, index = in_flight.pop(done.key)
+                key = question.key(index)
+                sample = Sample(
+                    question.problem.id, index, storable(done.text), None, done.finish_reason,
+                    done.num_prompt_tokens, done.num_tokens, derive_seed(campaign.hash, key),
+                )  # fmt: skip
+                finished.append((key, sample))
+            if finished:
+                # What the engine itself gave up counts for this run only: the next one asks again.
+                whole = [(key.prompt_hash, s) for key, s in finished if s.finish_reason not in ("abort", "error")]
+                store.put(campaign.hash, whole, engine.version)
+                have.update(finished)
+                new += len(finished)
+                num_tokens += sum(sample.num_tokens for _, sample in finished)
+            seconds = time.monotonic() - started
+            progress(reused + new, len(wanted), f"{what}, {num_tokens / max(seconds, 1e-9):.0f} tok/s")
+
         try:
             while True:
                 batch = [item for item in (next(queue, None) for _ in range(window - len(in_flight))) if item]
@@ -132,30 +158,22 @@ def draw(
                 if batch:
                     engine.submit([_request(campaign, key, question, index) for key, (question, index) in batch])
                 if not in_flight:
+                    done_all = True
                     break
-                finished = []
-                for done in engine.poll(timeout=1.0):
-                    question, index = in_flight.pop(done.key)
-                    key = question.key(index)
-                    sample = Sample(
-                        question.problem.id, index, storable(done.text), None, done.finish_reason,
-                        done.num_prompt_tokens, done.num_tokens, derive_seed(campaign.hash, key),
-                    )  # fmt: skip
-                    finished.append((key, sample))
-                if finished:
-                    # What the engine itself gave up counts for this run only: the next one asks again.
-                    whole = [(key.prompt_hash, s) for key, s in finished if s.finish_reason not in ("abort", "error")]
-                    store.put(campaign.hash, whole, engine.version)
-                    have.update(finished)
-                    new += len(finished)
-                    num_tokens += sum(sample.num_tokens for _, sample in finished)
-                seconds = time.monotonic() - started
-                progress(reused + new, len(wanted), f"{what}, {num_tokens / max(seconds, 1e-9):.0f} tok/s")
+                keep(engine.poll(timeout=1.0))
         except KeyboardInterrupt:
+            # What has not begun is dropped at once; what is under way gets a few seconds to finish.
+            waiting = list(in_flight)[max_num_seqs:]
+            engine.cancel(waiting)
+            for key in waiting:
+                del in_flight[key]
+            until = time.monotonic() + SECONDS_TO_FINISH
+            while in_flight and time.monotonic() < until:
+                keep(engine.poll(timeout=1.0))
             engine.cancel(list(in_flight))
             raise
         finally:
-            if in_flight:
+            if not done_all:
                 store.add_cancelled(campaign.hash, engine.num_tokens_generated() - tokens_before - num_tokens)
     samples = [[have[question.key(index)] for index in range(n)] for question in asked]
     return Drawn(samples, new, reused, num_tokens, seconds)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import pytest
 
+from fcot_lite import options
 from fcot_lite.options import CLASSES, RANGES, TABLES, faults, usable
 from fcot_lite.recipe import Recipe, Sampling
 
@@ -229,3 +230,47 @@ def is_key(key: str) -> bool:
             return path[0] == "prompts" or (n == len(path) - 1 and part in usable(path[n - 1]))
         at = at.model_fields[part].annotation
     return True
+
+
+@pytest.mark.real
+def test_the_choices_are_the_libraries_own() -> None:
+    from typing import get_args
+
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+    from trl import SFTConfig
+    from vllm.config.model import ModelDType
+
+    fields = {field.name: field for field in dataclasses.fields(SFTConfig)}
+    assert set(options.CHOICES["optim"]) < {name.value for name in OptimizerNames}
+    assert set(options.CHOICES["lr_scheduler_type"]) == {name.value for name in SchedulerType} - {
+        "reduce_lr_on_plateau", "greedy",
+    }  # fmt: skip
+    assert set(options.CHOICES["loss_type"]) == set(fields["loss_type"].metadata["choices"]) - {"chunked_nll"}
+    assert options.CHOICES["train_sampling_strategy"] == fields["train_sampling_strategy"].metadata["choices"]
+    assert options.CHOICES["dtype"] == list(get_args(ModelDType))
+
+
+@pytest.mark.parametrize(
+    ("block", "given", "says"),
+    [
+        ("sft", {"lr_scheduler_type": "cosin"}, "did you mean 'cosine'?"),
+        ("sft", {"optim": "adamw"}, "did you mean"),
+        ("sft", {"loss_type": "chunked_nll"}, "must be one of nll, dft"),
+        ("sft", {"train_sampling_strategy": "x"}, "must be one of random, sequential"),
+        ("engine", {"dtype": "bf16"}, "did you mean 'bfloat16'?"),
+        ("engine", {"worker_cls": "a.b"}, "a recipe names no code"),
+        ("engine", {"hf_token": "hf_x"}, "HF_TOKEN"),
+        ("engine", {"load_format": "dummy"}, "the model's own weights"),
+    ],
+)
+def test_texts_that_no_library_knows(block: str, given: dict[str, Any], says: str) -> None:
+    ((name, message),) = options.faults(block, given)
+    assert name in given
+    assert says in message
+
+
+def test_chunked_prefill_on_a_cpu() -> None:
+    assert list(options.faults("engine", {"enable_chunked_prefill": True}, "cuda")) == []
+    ((name, message),) = options.faults("engine", {"enable_chunked_prefill": True}, "cpu")
+    assert (name, "crashes" in message) == ("enable_chunked_prefill", True)

@@ -100,7 +100,16 @@ def test_an_orphan_is_named_and_ended(
 
 @pytest.mark.parametrize(
     "change",
-    [{"boot": "another"}, {"namespace": "pid:[1]"}, {"started_ticks": 10**15}, {"session": 0}, {"session": None}],
+    [
+        {"boot": "another"},
+        {"namespace": "pid:[1]"},
+        {"init_ticks": -1},
+        {"session": 0},
+        {"session": None},
+        {"started_ticks": 10**15},
+        {"started_ticks": 1},
+        {"started_ticks": None},
+    ],
     ids=str,
 )
 def test_a_stranger_with_the_same_number_is_left_alone(tmp_path: Path, change: dict[str, object]) -> None:

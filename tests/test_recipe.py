@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from datetime import date
@@ -182,6 +183,24 @@ def test_names_that_could_leave_the_folder_of_runs(name: Any) -> None:
         build(changed(name=name), "my.yaml")
     with pytest.raises(RecipeError, match=r"\n  prompts\."):
         build(changed(prompts={**WHOLE["prompts"], name: {}}), "my.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "device", "key"),
+    [
+        ({"teacher__engine__max_num_batched_tokens": 32}, None, "teacher.engine.max_num_batched_tokens"),
+        ({"evaluate__engine__max_num_batched_tokens": 256}, "cpu", "evaluate.engine.max_num_batched_tokens"),
+        ({"evaluate__engine__max_num_batched_tokens": 256}, "cuda", None),
+        ({"student__sft__max_length": 255}, None, "student.sft.max_length"),
+        ({"student__sft__max_length": 256}, None, None),
+    ],
+)
+def test_values_that_do_not_go_together(changes: dict[str, Any], device: Any, key: str | None) -> None:
+    if key is None:
+        build(changed(**changes), "my.yaml", device)
+    else:
+        with pytest.raises(RecipeError, match=rf"\n  {re.escape(key)}: "):
+            build(changed(**changes), "my.yaml", device)
 
 
 def test_all_faults_at_once() -> None:

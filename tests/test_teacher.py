@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcot_lite import teacher
+from fcot_lite.engines import Completion
 from fcot_lite.errors import DataError, EngineError
 from fcot_lite.recipe import EngineBlock, Sampling
 from fcot_lite.records import Problem, Sample
@@ -109,6 +110,43 @@ def test_another_prompt_of_the_same_problem_is_drawn_anew(bench: Bench, monkeypa
     engine = FakeEngine()
     assert bench.draw(1, engine).new == 1
     assert [request.prompt_token_ids for request in engine.submitted] == [(9, 9)]
+
+
+@pytest.fixture(autouse=True)
+def no_time_to_finish(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "SECONDS_TO_FINISH", 0)
+
+
+def test_after_an_interrupt_what_is_under_way_finishes_and_what_waits_is_dropped(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher, "SECONDS_TO_FINISH", 60)
+    engine = FakeEngine(interrupted_at_poll=2)
+    with pytest.raises(KeyboardInterrupt):
+        bench.draw(3, engine, max_num_seqs=2)  # a window of 8, of which 2 are under way
+    finished = len(bench.store.read(bench.campaign().hash))
+    assert finished == 3 + 2
+    assert len(engine.submitted) == 8 + 3, "nothing new is begun"
+    assert len(engine.cancelled) == len(engine.submitted) - finished
+    assert bench.draw(3, FakeEngine()).reused == finished
+
+
+def test_a_second_interrupt_ends_the_waiting(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "SECONDS_TO_FINISH", 1000)
+
+    class Stuck(FakeEngine):
+        def poll(self, timeout: float) -> list[Completion]:
+            if self.polls >= 2:
+                self.polls += 1
+                if self.polls == 5:
+                    raise KeyboardInterrupt
+                return []
+            return super().poll(timeout)
+
+    engine = Stuck(interrupted_at_poll=2)
+    with pytest.raises(KeyboardInterrupt):
+        bench.draw(3, engine)
+    assert engine.polls == 5
 
 
 def polls_of_a_whole_run(tmp_path: Path) -> int:
