@@ -6,6 +6,12 @@ SHELL := /bin/bash
 # The first that runs: a pyenv shim can be on the PATH and still fail.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+# NAME=value as one word for the shell, whatever quotes the value holds.
+quoted = '$(1)=$(subst ','\'',$($(1)))'
+
+# What `make distill` takes, and whatever else stands on the command line, so that TASKS= is refused and not ignored.
+words_known := TASK TEACHER STUDENT N METHOD LIMIT SEED EXTRA
+words_given := $(filter-out PYTHON BIN MAKE% -%,$(foreach v,$(.VARIABLES),$(if $(findstring command line,$(origin $v)),$v)))
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -15,8 +21,7 @@ setup: ## make .venv with the fcot command (minutes the first time, at once afte
 	@$(PYTHON) fcot_lite/bootstrap.py
 
 distill: setup ## the whole loop: the quickstart, or TASK=gsm8k [TEACHER= STUDENT= N= METHOD= LIMIT= SEED= EXTRA=]
-	@exec $(BIN)/python -m fcot_lite.distill 'TASK=$(TASK)' 'TEACHER=$(TEACHER)' 'STUDENT=$(STUDENT)' 'N=$(N)' \
-	  'METHOD=$(METHOD)' 'LIMIT=$(LIMIT)' 'SEED=$(SEED)' 'EXTRA=$(EXTRA)'
+	@exec $(BIN)/python -m fcot_lite.distill $(foreach word,$(sort $(words_known) $(words_given)),$(call quoted,$(word)))
 
 test: setup ## every test that is not slow
 	@$(BIN)/python -m pytest -m "not slow"
@@ -31,6 +36,7 @@ check: setup ## format, lint, types, layers, unit tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not real and not e2e and not slow"
 
-bench: setup ## a benchmark of benchmarks/: NAME=sampling
+bench: ## a benchmark of benchmarks/: NAME=sampling
 	@[ -e "benchmarks/$(NAME).py" ] || { echo "make bench NAME=...: one of" $$(cd benchmarks && ls *.py | sed 's/\.py$$//') >&2; exit 2; }
+	@$(MAKE) --no-print-directory setup
 	$(BIN)/python benchmarks/$(NAME).py

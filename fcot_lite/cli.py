@@ -40,7 +40,7 @@ def run(
 ) -> None:
     """All stages: sample, curate, train, evaluate, and the table at the end."""
     if dry_run:
-        _guarded(lambda: print(_dumped(recipe, overrides), end=""))
+        _guarded(lambda: print(_dumped(recipe, overrides, as_json), end=""))
     else:
         _stages(recipe, overrides, runs, "evaluate", force, as_json)
 
@@ -78,7 +78,9 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN")], as_json: AsJ
     def show() -> None:
         from fcot_lite.report import read
 
-        _print_result(read(run_dir / "result.json"), as_json)
+        # A run's name alone is a run in the usual folder.
+        folder = run_dir if run_dir.exists() or len(run_dir.parts) > 1 else Path("runs") / run_dir
+        _print_result(read(folder / "result.json"), as_json)
 
     _guarded(show)
 
@@ -92,15 +94,17 @@ def models(as_json: AsJson = False) -> None:
 
         from fcot_lite.models import describe
 
-        rows = [asdict(row) for row in describe()]
+        rows = describe()
         if as_json:
-            print(json.dumps(rows, indent=2, default=str))  # str: the path
+            print(json.dumps([asdict(row) for row in rows], indent=2, default=str))  # str: the path
             return
         table = Table(box=None, pad_edge=False)
-        for heading in rows[0]:
+        for heading in ("name", "upstream", "licence", "mirror", "sha256", "size", "here"):
             table.add_column(heading, overflow="fold")
         for row in rows:
-            table.add_row(*(str(value) for value in row.values()))
+            size = f"{row.weights_bytes / 1e9:.1f} GB"
+            here = str(row.path) if row.path else "not yet"
+            table.add_row(row.name, row.upstream, row.license, row.mirror, row.gguf_sha256[:12], size, here)
         _console(width=200).print(table)
 
     _guarded(show)
@@ -122,7 +126,8 @@ def doctor(
         from fcot_lite.machine import detect
         from fcot_lite.recipe import load
 
-        checks = examine(load(recipe, overrides or ()) if recipe else None, detect(), runs)
+        machine = detect()
+        checks = examine(load(recipe, overrides or (), machine.device) if recipe else None, machine, runs)
         code = exit_code(checks)
         if as_json:
             print(json.dumps({"exit_code": code, "checks": [asdict(check) for check in checks]}, indent=2))
@@ -155,11 +160,16 @@ def _stages(
     _guarded(go)
 
 
-def _dumped(path: Path, overrides: list[str] | None) -> str:
+def _dumped(path: Path, overrides: list[str] | None, as_json: bool) -> str:
+    from fcot_lite import models, tasks
     from fcot_lite.machine import detect
     from fcot_lite.recipe import dump, load
 
-    return dump(load(path, overrides or (), detect().device))
+    recipe = load(path, overrides or (), detect().device)
+    tasks.examples(recipe.task, 0)  # raises where there is no such task or option
+    for model in (recipe.teacher.model, recipe.student.model):
+        models.check_name(model)
+    return json.dumps(recipe.model_dump(), indent=2) + "\n" if as_json else dump(recipe)
 
 
 def _print_result(result: dict[str, Any], as_json: bool) -> None:
@@ -196,6 +206,9 @@ def _guarded(action: Callable[[], None]) -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as end:
+        if end.code != 1:  # rich's answer to the same; no fault of ours ends with 1
+            raise
     except OSError as error:  # a full disk, a folder that can't be written
         print(f"fcot: {error}; make room or mend the permissions, then run the same command again", file=sys.stderr)
         sys.exit(ResourceError.exit_code)

@@ -23,7 +23,7 @@ WORDS = ("TASK", "TEACHER", "STUDENT", "N", "METHOD", "LIMIT", "SEED", "EXTRA")
 
 
 def command(words: Mapping[str, str], machine: Machine, recipes: Path = RECIPES) -> list[str]:
-    """The arguments of `fcot`. Every word but EXTRA becomes part of the run's name, so that runs stay side by side.
+    """The arguments of `fcot`. Every word becomes part of the run's name, so that runs stay side by side.
 
     Raises RecipeError for a word that is not one of `WORDS`.
     """
@@ -34,7 +34,7 @@ def command(words: Mapping[str, str], machine: Machine, recipes: Path = RECIPES)
     task = given.get("TASK", "")
     recipe = _recipe(task, machine, recipes)
     overrides, name = [], recipe.stem
-    if task and recipe.stem != task:
+    if task and not (recipe.stem == task and load(recipe).task.name == task):
         overrides.append(f"task.name={task}")
         name = f"{task}-{recipe.stem}" if machine.device == "cpu" else task
     for word, keys in (
@@ -48,12 +48,20 @@ def command(words: Mapping[str, str], machine: Machine, recipes: Path = RECIPES)
         if word in given:
             overrides += [f"{key}={given[word]}" for key in keys]
             name += "-" + {"TEACHER": "from-", "N": "n", "LIMIT": "limit", "SEED": "seed"}.get(word, "")
-            name += given[word].rpartition("/")[2]
+            name += given[word].strip("/")
     if given.get("METHOD") == "full" and (rate := load(recipe).student.sft.get("learning_rate")):
         overrides.append(f"student.sft.learning_rate={rate * FULL_LEARNING_RATE:g}")
+    try:
+        extra = shlex.split(given.get("EXTRA", ""))
+    except ValueError as error:
+        raise RecipeError(f"EXTRA={given['EXTRA']}: {error}; quotes come in pairs") from None
+    for override in extra:
+        key, equals, value = override.partition("=")
+        if equals and not key.startswith("-"):
+            name += f"-{key.rpartition('.')[2]}-{value}"
     if name != recipe.stem:
         overrides.append(f"name={_safe(name)}")
-    return ["run", str(recipe), *overrides, *shlex.split(given.get("EXTRA", ""))]
+    return ["run", str(recipe), *overrides, *extra]
 
 
 def _recipe(task: str, machine: Machine, recipes: Path) -> Path:
@@ -63,9 +71,10 @@ def _recipe(task: str, machine: Machine, recipes: Path) -> Path:
         return recipes / "cpu.yaml"
     if machine.gpu_memory_gib is not None and machine.gpu_memory_gib < LARGE_CARD_GIB:
         return recipes / "gpu-12gb.yaml"
-    own = recipes / f"{task}.yaml"
-    # By its file name only: TASK=../x must not become a path.
-    return own if own.name in {path.name for path in recipes.glob("*.yaml")} else recipes / "gpu.yaml"
+    for own in recipes.glob("*.yaml"):  # by its file name only: TASK=../x must not become a path
+        if own.stem == task and load(own).task.name == task:
+            return own
+    return recipes / "gpu.yaml"
 
 
 def _safe(name: str) -> str:
@@ -76,7 +85,7 @@ def _safe(name: str) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     try:
-        words = dict(word.split("=", 1) for word in arguments)
+        words = {word: value for word, _, value in (argument.partition("=") for argument in arguments)}
         run = command(words, detect())
     except FcotError as error:
         print(f"fcot: {error}", file=sys.stderr)

@@ -6,7 +6,6 @@ Nothing is downloaded and nothing is left behind.
 import ctypes
 import os
 import platform
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -71,7 +70,7 @@ def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> list[Check]:
         preflight.python(sys.version_info[:3], sys.platform, platform.machine()),
         preflight.packages(preflight.pins(), preflight.installed_version, machine),
         preflight.device(machine, drives, visible, os.path.exists("/dev/nvidia0")),
-        *([preflight.torch(preflight.ask_torch(), drives)] if machine.device == "cuda" else []),
+        *(_card(recipe, machine, drives) if machine.device == "cuda" else []),
         preflight.bf16(machine, preflight.cpu_flags(Path("/proc/cpuinfo"))),
         preflight.cores(machine),
         preflight.memory(available_memory_gib(), LEAST_MEMORY_GIB),
@@ -81,6 +80,19 @@ def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> list[Check]:
         preflight.disk(room(here, runs), preflight.free_disk),
         preflight.hub(hub_fault, offline, constants.ENDPOINT),
         *of_recipe,
+    ]
+
+
+def _card(recipe: Recipe | None, machine: Machine, drives: preflight.Driver | str) -> list[Check]:
+    engines = (
+        [recipe.teacher.engine, recipe.evaluate.engine]
+        if recipe
+        else [EngineBlock.model_validate({"max_model_len": 1})]
+    )
+    share = max(engine_arguments("", engine, machine)["gpu_memory_utilization"] for engine in engines)
+    return [
+        preflight.torch(preflight.ask_torch(), drives),
+        preflight.card_memory(machine, preflight.ask_card(), share),
     ]
 
 
@@ -125,8 +137,8 @@ def data(
                 "data", "fail", f"{', '.join(missing)}: not here, nor can it be downloaded: {fault}", fix, data=True
             ), []
         splits = {split: tasks.problems(task, split) for split in tasks.SPLITS}
-    except DataError as error:
-        return Check("data", "fail", str(error), "replace the file that is named", data=True), []
+    except DataError as error:  # its message says what to do
+        return Check("data", "fail", str(error), "see there", data=True), []
     except ResourceError as error:
         return Check("data", "fail", str(error), "provide what is named"), []
     counts = ", ".join(f"{len(problems)} {split}" for split, problems in splits.items())
@@ -140,8 +152,7 @@ def hub_cache() -> Path:
 
 
 def is_hub_id(name: str) -> bool:
-    """As `models.resolve` tells them from directories."""
-    return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not name.startswith(".") and not Path(name).is_dir()
+    return models.is_hub_id(name) and not Path(name).is_dir()
 
 
 def model(name: str, hub_fault: str | None) -> tuple[Check, Path | None]:
@@ -211,8 +222,13 @@ def rough_need(recipe: Recipe, found: Folders, machine: Machine, available_gib: 
             need = plan.sampling(stage, size, forms[name], engine, machine)
         parts = ", ".join(f"{part} {gib:.1f}" for part, gib in need.parts.items())
         text = f"roughly {need.gib:.1f} of {card(engine):.1f} GiB ({parts}; size from {size.source})"
-        fits = need.gib <= card(engine)
-        checks.append(Check(title, "ok", text) if fits else Check(title, "fail", text, fix))
+        if need.gib > card(engine):
+            checks.append(Check(title, "fail", text, fix))
+        elif forms[name] is None and engine is None:
+            unknown = "adapters and activations are known once the model's config.json is here"
+            checks.append(Check(title, "warn", f"at least {text}", unknown))
+        else:
+            checks.append(Check(title, "ok", text))
     return checks
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,22 +100,30 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def lock(path: Path, what: str) -> int:
+def lock(path: Path, what: str, waiting: Callable[[str], None] | None = None) -> int:
     """The handle of an open, locked file that names its holder; close it to let go (the end of the process does too).
 
-    Raises ResourceError naming the holder where another process has it.
+    Where another process has it: waits, telling `waiting` who has it about once a second, or without `waiting` raises
+    ResourceError naming the holder.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except (FileExistsError, NotADirectoryError):
+        raise ResourceError(f"{path.parent}: is a file, not a folder; give another --runs") from None
     except OSError as error:
         raise ResourceError(f"{path}: {error.strerror}; make the folder writable") from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(handle, 200).decode(errors="replace").strip()
-        os.close(handle)
-        raise ResourceError(f"{path}: {what} is in use by {holder}; wait for it, or stop it") from None
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            if waiting is None:
+                os.close(handle)
+                raise ResourceError(f"{path}: {what} is in use by {holder}; wait for it, or stop it") from None
+            waiting(f"{what} is in use by {holder}")
+            time.sleep(1)
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()} since {time.ctime()}\n".encode(), 0)
     return handle

@@ -3,7 +3,7 @@ so that tests can describe a card that is not there."""
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,7 @@ def detect() -> Machine:
     except pynvml.NVMLError:
         return Machine("cpu", cpus)
     try:
-        first = (visible or "0").split(",")[0].strip()
-        handle = (
-            pynvml.nvmlDeviceGetHandleByIndex(int(first))
-            if first.isdigit()
-            else pynvml.nvmlDeviceGetHandleByUUID(first)
-        )
+        handle = _first_card(visible)
         major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
         return Machine(
             "cuda",
@@ -58,3 +53,26 @@ def detect() -> Machine:
         return Machine("cpu", cpus)
     finally:
         pynvml.nvmlShutdown()
+
+
+def card_in_use() -> tuple[float, list[int]]:
+    """(GiB that are free on the card that `detect` names, the processes that compute on it). Raises pynvml.NVMLError
+    where the driver does not tell."""
+    import pynvml
+
+    pynvml.nvmlInit()
+    try:
+        handle = _first_card(os.environ.get("CUDA_VISIBLE_DEVICES"))
+        free: int = pynvml.nvmlDeviceGetMemoryInfo(handle).free
+        return free / 2**30, [process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _first_card(visible: str | None) -> Any:
+    import pynvml
+
+    first = (visible or "0").split(",")[0].strip()
+    if first.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(first))
+    return pynvml.nvmlDeviceGetHandleByUUID(first)

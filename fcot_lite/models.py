@@ -164,14 +164,28 @@ def resolve(name: str, *, say: Say) -> Path:
     if name and path.is_dir():
         check_directory(path)
         return path
-    if name.startswith((".", "/", "~")):
-        raise DataError(f"{name}: no such directory. A model directory holds {_WANTED}")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise RecipeError(
-            f"model {name!r}: neither a directory, nor a hub id (organisation/name), nor one of "
-            + ", ".join(f"starter:{known}" for known in STARTERS)
-        )
+    check_name(name)
     return _from_hub(name, say)
+
+
+def check_name(name: str) -> None:
+    """Raises RecipeError or DataError for a name that no model can have, without asking anybody."""
+    if name.startswith("starter:"):
+        if name.removeprefix("starter:") not in STARTERS:
+            raise RecipeError(f"{name}: no such starter model. There are {', '.join(STARTERS)}")
+    elif not name or not Path(name).expanduser().is_dir():
+        if name.startswith((".", "/", "~")):
+            raise DataError(f"{name}: no such directory. A model directory holds {_WANTED}")
+        if not is_hub_id(name):
+            raise RecipeError(
+                f"model {name!r}: neither a directory, nor a hub id (organisation/name), nor one of "
+                + ", ".join(f"starter:{known}" for known in STARTERS)
+            )
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the name has the form organisation/name; a directory of that name goes first."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
 
 
 def describe() -> list[StarterRow]:
@@ -314,8 +328,7 @@ def _is_ready(target: Path, starter: Starter) -> bool:
 
 
 def _starter(name: str, say: Say) -> Path:
-    if name not in STARTERS:
-        raise RecipeError(f"starter:{name}: no such starter model. There are {', '.join(STARTERS)}")
+    check_name(f"starter:{name}")
     starter = STARTERS[name]
     models = cache_folder() / "models"
     target = models / name

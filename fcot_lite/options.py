@@ -135,6 +135,7 @@ _RANGES = {
     """,
     ">= 0 < 1": "lora_dropout adam_beta1 adam_beta2 label_smoothing_factor",
     "> 0 <= 1": "gpu_memory_utilization",
+    ">= -1": "max_steps",  # -1: as many as the epochs have
 }
 RANGES = {name: rule for rule, names in _RANGES.items() for name in names.split()}
 _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}

@@ -53,20 +53,24 @@ def _run(recipe: Recipe, run_dir: Path, last: str, force: bool, display: Display
     if all_done and last != "evaluate":
         display.say(f"{run_dir}: nothing to do up to {last}")
         return None
+    display.begin("checks")
     _check_resources(run_dir)
     _check_data(recipe)
+    # An earlier run keeps its result and its files until all that can be refused has been.
     if force:
-        shutil.rmtree(run_dir)
-    for line in plan(recipe, run_dir, names, inputs):
+        for model in (recipe.teacher.model, recipe.student.model):
+            models.resolve(model, say=display.say)
+        _empty(run_dir)
+    for line in reuse_lines(recipe, run_dir, names, inputs):
         display.say(line)
-    result_file.unlink(missing_ok=True)  # it exists ⇔ the run is done
-    write_atomic(run_dir / "recipe.yaml", dump(recipe))
     if not all_done:
         display.begin("models")
         _fetch_models(recipe, run_dir, display)
+    write_atomic(run_dir / "recipe.yaml", dump(recipe))
     for name in names:
         key = stage_key(run_dir, name, inputs)
         if not _finished(run_dir, name, key):
+            result_file.unlink(missing_ok=True)  # it exists ⇔ the run is done
             _run_stage(name, key, run_dir, machine, display)
     if last != "evaluate":
         return None
@@ -92,7 +96,7 @@ def _end_orphans(runs: Path, own_name: str, display: Display) -> None:
             os.close(holder)
 
 
-def plan(recipe: Recipe, run_dir: Path, names: Sequence[str], inputs: dict[str, Any]) -> list[str]:
+def reuse_lines(recipe: Recipe, run_dir: Path, names: Sequence[str], inputs: dict[str, Any]) -> list[str]:
     """What is reused and what is done again of an earlier run in `run_dir`, a line each; [] where there was none."""
     if not any(_outcome_file(run_dir, name).exists() for name in names):
         return []
@@ -214,6 +218,18 @@ def _check_data(recipe: Recipe) -> None:
     """Raises RecipeError for an unknown task or option, DataError where the task's files can't be had."""
     for split in tasks.SPLITS:
         tasks.problems(recipe.task, split)
+
+
+def _empty(run_dir: Path) -> None:
+    """Removes what an earlier run left, and nothing else. Raises RecipeError where the folder is no run's."""
+    entries = list(run_dir.iterdir())
+    if entries and not (run_dir / "stages").is_dir():
+        raise RecipeError(f"{run_dir}: not the folder of a run, so --force does not empty it; give another name=")
+    for entry in entries:
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _check_resources(run_dir: Path) -> None:

@@ -37,6 +37,7 @@ class Weights:
 
     num_bytes: int
     source: str
+    bytes_each: float = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,11 @@ def weights(name: str, folder: Path | None) -> Weights | None:
         return None
     experts, number, unit = size.groups()
     parameters = int(experts or 1) * float(number) * (1e9 if unit == "b" else 1e6)
-    # 4 bits and their scales in the layers, 16 in the embeddings.
-    bytes_each = 0.8 if re.search("awq|gptq|4bit|nf4", name.lower()) else 2
-    return Weights(round(parameters * bytes_each), "its name")
+    if re.search("int8|8bit|w8a8|fp8", name.lower()):
+        bytes_each = 1.0
+    else:  # 4 bits and their scales in the layers, 16 in the embeddings
+        bytes_each = 0.8 if re.search("awq|gptq|4bit|nf4|int4", name.lower()) else 2
+    return Weights(round(parameters * bytes_each), "its name", bytes_each)
 
 
 def shape(folder: Path | None) -> Shape | None:
@@ -123,17 +126,20 @@ def sampling(stage: str, model: Weights, form: Shape | None, options: EngineBloc
         cache = engine_arguments("", options, machine)["kv_cache_memory_bytes"] or 0
         # The weights twice: as they are read, and packed anew for the matrix products.
         return Need(stage, {"weights, twice": 2 * gib, "KV cache": cache / GIB, "libraries": LIBRARIES_GIB})
-    parts = {"weights": gib, "libraries": LIBRARIES_GIB}
-    if form is not None:
-        parts["KV cache of one sequence"] = form.kv_bytes_per_token * options.max_model_len / GIB
+    arguments = engine_arguments("", options, machine)
+    # FP8 from 16-bit weights halves them. A second card takes half of the layers' weights, and half of the cache.
+    cards = arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1)
+    halved = 0.5 if str(arguments.get("quantization", "")).startswith("fp8") and model.bytes_each == 2 else 1.0
+    parts = {"weights": gib * halved / cards, "libraries": LIBRARIES_GIB}
+    if fixed := arguments.get("kv_cache_memory_bytes"):
+        parts["KV cache"] = fixed / GIB
+    elif form is not None:
+        parts["KV cache of one sequence"] = form.kv_bytes_per_token * options.max_model_len / GIB / cards
     return Need(stage, parts)
 
 
 def training(model: Weights, form: Shape | None, student: StudentBlock, max_length: int, machine: Machine) -> Need:
-    """Weights by method, adapters, activations of one micro-batch of rows of `max_length` tokens.
-
-    Raises RecipeError where student.sft asks for what cannot be.
-    """
+    """Weights by method, adapters, activations of one micro-batch of rows of `max_length` tokens."""
     arguments = sft_arguments(student.sft, machine, 0, Path())
     parameters = model.num_bytes / 2
     if student.method == "full":

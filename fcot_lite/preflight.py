@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from fcot_lite.machine import Machine
+from fcot_lite.machine import Machine, card_in_use
 
 GIB = 2**30
 SECONDS_FOR_A_HOST = 3.0
@@ -139,6 +139,32 @@ def device(machine: Machine, drives: Driver | str, visible: str | None, card_is_
             "install NVIDIA's driver (in a container: start it with --gpus all)",
         )
     return Check("device", "ok", "CPU: no NVIDIA card")
+
+
+def card_memory(machine: Machine, use: tuple[float, list[int]] | str, share: float) -> Check:
+    """`use` as `machine.card_in_use` tells, or why it can't; `share` is what vLLM will want of the whole card."""
+    if isinstance(use, str):
+        return Check("card's memory", "warn", f"the driver does not tell what is free: {use}", "look at nvidia-smi")
+    (free_gib, pids), total_gib = use, machine.gpu_memory_gib or 0.0
+    found = f"{free_gib:.1f} of {total_gib:.1f} GiB are free"
+    if free_gib >= share * total_gib:
+        return Check("card's memory", "ok", found)
+    held = f"; in use by process {', '.join(map(str, pids))}" if pids else ""
+    return Check(
+        "card's memory",
+        "fail",
+        f"{found}, vLLM wants {share:.0%} of the card before it starts{held}",
+        "end what holds it, or lower gpu_memory_utilization in both engine blocks",
+    )
+
+
+def ask_card() -> tuple[float, list[int]] | str:
+    import pynvml
+
+    try:
+        return card_in_use()
+    except pynvml.NVMLError as error:
+        return str(error)
 
 
 def ask_torch() -> tuple[str | None, bool] | str:

@@ -22,6 +22,7 @@ from fcot_lite.files import sha256_json
 from fcot_lite.plain_yaml import COMMAND_LINE, Faults, Key, parse
 
 MAX_RECIPE_BYTES = 100_000  # a recipe is some 60 lines, and PyYAML reads 100 kB in a second
+STORE = "samples.sqlite"  # beside the runs, shared by them
 FINE_TUNED = "fine_tune_cot"  # the trained student's key among the methods of a result, where prompts are keys too
 
 
@@ -234,6 +235,8 @@ def _build(value: Mapping[str, Any], where: str, device: options.Device | None, 
 
 def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> Iterator[tuple[Key, str]]:
     """What can't be seen in one value alone. Values of a wrong type are passed over: pydantic names them."""
+    if (_at(value, str, "name") or "").startswith(STORE):
+        yield ("name",), f"{STORE} and its companions in the folder of runs are the sample store; take another name"
     prompts = {name: prompt for name, prompt in _at(value, dict, "prompts", default={}).items() if _is_name(name)}
     before = _at(value, list, "evaluate", "before", default=[])
     student_prompt = _at(value, str, "student", "prompt")

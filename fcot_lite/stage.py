@@ -18,16 +18,16 @@ from typing import Any
 from fcot_lite import models, tasks
 from fcot_lite.engines import Engine
 from fcot_lite.engines.lifeline import LIFELINE, follow_parent
-from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, ResourceError
+from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
 from fcot_lite.files import read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
 from fcot_lite.prompts import load_tokenizer, messages
-from fcot_lite.recipe import Recipe, load
+from fcot_lite.recipe import STORE, Recipe, load
 from fcot_lite.records import Problem
 from fcot_lite.store import SampleStore
 
-STORE = "samples.sqlite"
+FIRST_PROMPTS = 3
 ACCOUNT = "FCOT_ACCOUNT"
 # No hub: every model is a directory by the time a stage starts, and a retry without a network costs minutes.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -43,7 +43,9 @@ class Context:
 
     def store(self) -> SampleStore:
         """`runs/samples.sqlite`: beside the runs, shared by them."""
-        return SampleStore(self.run_dir.parent / STORE, self.account)
+        return SampleStore(
+            self.run_dir.parent / STORE, self.account, waiting=lambda holder: self.progress(0, 0, f"waiting: {holder}")
+        )
 
     def model(self, name: str) -> Path:
         return models.resolve(name, say=lambda line: self.progress(0, 0, line))
@@ -63,6 +65,7 @@ def sample(context: Context) -> dict[str, Any]:
     solved = tasks.examples(task, prompt.examples)
     chats = [messages(prompt, problem.question, solved) for problem in problems]
     asked = questions(tokenizer, problems, chats, teacher.sampling, teacher.engine)
+    _check_student_prompts(context, problems[:FIRST_PROMPTS])  # before the teacher's hours, not after them
     weights_hash = models.weights_hash(model_dir)
     with context.store() as store:
         campaign = open_campaign(
@@ -113,6 +116,25 @@ def sample(context: Context) -> dict[str, Any]:
         "tokens_per_second": drawn.num_tokens_new / drawn.wall_seconds if drawn.new else None,
         "outputs": _hashes(context.run_dir, ["samples.jsonl"]),
     }
+
+
+def _check_student_prompts(context: Context, problems: Sequence[Problem]) -> None:
+    """Raises DataError where the student's prompts can't be rendered or leave no room, by the first problems."""
+    from fcot_lite.teacher import questions
+
+    recipe = context.recipe
+    tokenizer = load_tokenizer(context.model(recipe.student.model))
+    for name in recipe.evaluate.before:
+        prompt = recipe.prompts[name]
+        solved = tasks.examples(recipe.task, prompt.examples)
+        chats = [messages(prompt, problem.question, solved) for problem in problems]
+        asked = questions(tokenizer, problems, chats, recipe.evaluate.sampling, recipe.evaluate.engine)
+        longest = max(len(question.prompt_token_ids) for question in asked)
+        if name == recipe.student.prompt and longest >= recipe.curate.max_length:
+            raise RecipeError(
+                f"curate.max_length: {recipe.curate.max_length} leaves no room for a rationale; the student's prompt "
+                f"alone has {longest} tokens"
+            )
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
@@ -171,9 +193,7 @@ def train(context: Context) -> dict[str, Any]:
         prompt = prompt_ids(tokenizer, example["prompt"], example["problem_id"])
         completion = completion_ids(tokenizer, example["completion"][0]["content"])
         rows.append(student.TokenRow([*prompt, *completion], [-100] * len(prompt) + list(completion)))
-    adapter_dir = context.run_dir / "adapter"
-    if adapter_dir.exists():
-        shutil.rmtree(adapter_dir)
+    adapter_dir = context.run_dir / "adapter"  # an earlier one stays until the new one is whole
     outcome = student.train(
         model_dir,
         rows,

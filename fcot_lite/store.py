@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,13 +69,14 @@ class Spent(NamedTuple):
 class SampleStore:
     """The open store. One process writes at a time; use as a context manager.
 
+    `waiting(holder)` is called now and then while another process has it; without it, that is a ResourceError.
     What is drawn is booked on `account`, so that a stage knows what it generated itself, over all its attempts.
     """
 
-    def __init__(self, path: Path, account: str = "") -> None:
+    def __init__(self, path: Path, account: str = "", waiting: Callable[[str], None] | None = None) -> None:
         self.path = path
         self._account = account
-        self._lock = lock(path.with_name(path.name + ".lock"), "the sample store")
+        self._lock = lock(path.with_name(path.name + ".lock"), "the sample store", waiting)
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
         except sqlite3.DatabaseError as error:

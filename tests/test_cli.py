@@ -98,9 +98,10 @@ def test_names_with_brackets_are_shown_as_they_are(finished: Path) -> None:
 
 
 def test_a_pipe_that_is_closed_is_no_traceback(finished: Path) -> None:
-    command = f"{sys.executable} -m fcot_lite report {finished} | true"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stderr
+    for arguments in (f"report {finished}", "models"):
+        command = f"set -o pipefail; {sys.executable} -m fcot_lite {arguments} | true"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_models(tmp_path: Path) -> None:
@@ -156,8 +157,18 @@ def test_a_dry_run_prints_the_whole_recipe_and_runs_nothing(tmp_path: Path) -> N
     (tmp_path / "shown.yaml").write_text(done.stdout)
     assert load(tmp_path / "shown.yaml") == load(QUICKSTART, ["teacher.n=7"])
     assert not (tmp_path / "runs").exists()
-    wrong = fcot("run", QUICKSTART, "teacher.m=7", "--dry-run")
+    as_json = json.loads(fcot("run", QUICKSTART, "teacher.n=7", "--dry-run", "--json").stdout)
+    assert as_json == load(QUICKSTART, ["teacher.n=7"]).model_dump()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["teacher.m=7", "task.name=bogus", "task.options.foo=1", "task.options={terms: [4, 2]}", "student.model=gpt2"],
+)
+def test_a_dry_run_of_what_cannot_be(override: str) -> None:
+    wrong = fcot("run", QUICKSTART, override, "--dry-run")
     assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "Traceback" not in wrong.stderr
 
 
 def test_a_fault_of_the_recipe_loads_no_model_library() -> None:

@@ -71,7 +71,7 @@ def test_every_word_becomes_an_override_and_part_of_the_name() -> None:
     assert built.student.lora["r"] == 8
     assert built.prompts["question"].system == "Be brief."
     assert len(built.name) == 64
-    assert built.name.startswith("gsm8k-cpu-from-Qwen2.5-3B-Instruct-starter-smollm2-135m-")
+    assert built.name.startswith("gsm8k-cpu-from-Qwen-Qwen2.5-3B-Instruct-starter-smollm2-")
     other = made(CPU, TASK="gsm8k", TEACHER="Qwen/Qwen2.5-3B-Instruct", STUDENT="starter:smollm2-135m-instruct", N="9")
     assert built.name not in other[1][-1]
 
@@ -85,6 +85,30 @@ def test_full_fine_tuning_takes_a_tenth_of_the_learning_rate() -> None:
     assert built.name == "quickstart-full"
     # EXTRA comes last, so it wins.
     assert load(RECIPES / recipe, made(CPU, METHOD="full", EXTRA="name=mine")[1]).name == "mine"
+
+
+def test_what_extra_changes_is_another_run() -> None:
+    seed, qlora = (made(CPU, SEED="1", EXTRA=extra)[1] for extra in ("", "student.method=qlora --runs 'my runs'"))
+    assert "name=quickstart-seed1" in seed
+    assert "name=quickstart-seed1-method-qlora" in qlora
+
+
+def test_models_of_other_folders_make_other_runs() -> None:
+    names = {made(CPU, TASK="gsm8k", TEACHER=path)[1][-1] for path in ("/a/m/", "/b/m", "a/M", "b/M", "starter:m")}
+    assert len(names) == 5
+    assert "name=gsm8k-cpu-from-a-m" in names
+
+
+@pytest.mark.parametrize("task", ["gpu", "cpu", "quickstart", "gpu-12gb"])
+def test_the_name_of_a_recipe_is_no_task(task: str) -> None:
+    for machine in (CPU, CARD_24, CARD_12):
+        recipe, overrides = made(machine, TASK=task)
+        assert load(RECIPES / recipe, overrides).task.name == task, "so that the run says that there is no such task"
+
+
+def test_quotes_come_in_pairs() -> None:
+    with pytest.raises(RecipeError, match="quotes come in pairs"):
+        command({"EXTRA": "it's"}, CPU, RECIPES)
 
 
 @pytest.mark.parametrize("name", ["..", "-rf", "a b/../c", "ä" * 300, "x\ny", "rg:a:b"])
@@ -114,11 +138,11 @@ def test_it_prints_the_command_and_becomes_it(tmp_path: Path) -> None:
 
 def test_make_passes_the_words_on() -> None:
     shown = subprocess.run(
-        ["make", "-n", "distill", "TASK=rg:gsm_symbolic", "LIMIT=4", "EXTRA=student.lora.r=8 seed=2"],
+        ["make", "-n", "distill", "TASK=rg:gsm_symbolic", "LIMIT=4", "task=x", "EXTRA=seed=2 'x.system=It''s a $$'"],
         capture_output=True, text=True, cwd=REPOSITORY, check=True,
     ).stdout  # fmt: skip
     line = shown[shown.index("exec ") :].replace("\\\n", " ")
     assert shlex.split(line)[4:] == [
-        "TASK=rg:gsm_symbolic", "TEACHER=", "STUDENT=", "N=", "METHOD=", "LIMIT=4", "SEED=",
-        "EXTRA=student.lora.r=8 seed=2",
+        "EXTRA=seed=2 'x.system=It''s a $'", "LIMIT=4", "METHOD=", "N=", "SEED=", "STUDENT=",
+        "TASK=rg:gsm_symbolic", "TEACHER=", "task=x",
     ]  # fmt: skip

@@ -538,6 +538,41 @@ def test_force_starts_over_and_leaves_other_runs_alone(finished: Bench) -> None:
     assert (bench.runs / "other").exists()
 
 
+def test_force_empties_no_folder_that_is_none_of_a_run(bench: Bench) -> None:
+    bench.run_dir.mkdir()
+    (bench.run_dir / "thesis.txt").write_text("precious")
+    with pytest.raises(RecipeError, match="not the folder of a run, so --force does not empty it"):
+        bench.run(force=True)
+    assert (bench.run_dir / "thesis.txt").read_text() == "precious"
+
+
+def test_force_of_a_run_that_lies_elsewhere(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("large disk") / "quick"
+    shutil.move(finished.run_dir, elsewhere)
+    finished.run_dir.symlink_to(elsewhere)
+    finished.run(force=True)
+    assert finished.ran() == STAGES
+    assert (elsewhere / "result.json").exists()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_refused_leaves_the_earlier_run_as_it_was(
+    finished: Bench, monkeypatch: pytest.MonkeyPatch, force: bool
+) -> None:
+    before = {path: path.read_bytes() for path in finished.run_dir.rglob("*") if path.is_file()}
+
+    def refuse(name: str, say: Any) -> Path:
+        raise DataError("no such model")
+
+    monkeypatch.setattr(models, "resolve", refuse)
+    finished.recipe["student"]["model"] = "starter:other"
+    with pytest.raises(DataError, match="no such model"):
+        finished.run(force=force)
+    for path, content in before.items():
+        if path.name != "models.meter.json":
+            assert path.read_bytes() == content, path
+
+
 def test_a_second_run_of_the_same_name_is_refused(bench: Bench) -> None:
     handle = lock(bench.runs / ".quick.lock", "it")
     with pytest.raises(ResourceError, match=rf"the run quick is in use by process {os.getpid()} "):
@@ -567,8 +602,9 @@ def test_too_little_room_is_said_before_anything_is_loaded(
 
 def test_a_folder_of_runs_that_cannot_be_written(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResourceError, match="make the folder writable"):
-        pipeline.run(bench.built(), tmp_path / "file" / "runs")
+    for runs in (tmp_path / "file", tmp_path / "file" / "runs"):
+        with pytest.raises(ResourceError, match="is a file, not a folder"):
+            pipeline.run(bench.built(), runs)
 
 
 def test_a_file_in_place_of_the_run(bench: Bench) -> None:
@@ -596,6 +632,7 @@ def context(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) ->
     recipe = copy.deepcopy(RECIPE)
     recipe["teacher"] |= {"n": 3, "engine": {"max_model_len": 900, "max_num_seqs": 2}}
     recipe["curate"]["max_length"] = 900
+    recipe["evaluate"]["engine"]["max_model_len"] = 900
     return stage.Context(build(recipe, "here"), tmp_path / "quick", Machine("cpu", (0,)), Reporter(None))
 
 
@@ -654,6 +691,16 @@ def test_sampling_that_was_interrupted_counts_its_samples_as_new(
     assert (again["samples_new"], again["samples_reused"]) == (0, 12)
     assert engine.submitted == []
     assert again["outputs"] == sampled["outputs"]
+
+
+def test_a_student_without_room_is_refused_before_the_teacher_starts(
+    context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
+    engine = serve(monkeypatch, tokenizer)
+    tight = context.recipe.model_copy(update={"curate": context.recipe.curate.model_copy(update={"max_length": 5})})
+    with pytest.raises(RecipeError, match=r"curate\.max_length: 5 leaves no room for a rationale"):
+        stage.sample(dataclasses.replace(context, recipe=tight))
+    assert engine.submitted == []
 
 
 def test_a_teacher_that_is_never_right(context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:

@@ -203,6 +203,12 @@ def test_values_that_do_not_go_together(changes: dict[str, Any], device: Any, ke
             build(changed(**changes), "my.yaml", device)
 
 
+@pytest.mark.parametrize("name", ["samples.sqlite", "samples.sqlite-wal", "samples.sqlite.lock"])
+def test_a_run_is_not_called_as_the_store_is(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"\n  name: samples\.sqlite and its companions"):
+        build(changed(name=name), "my.yaml")
+
+
 def test_all_faults_at_once() -> None:
     with pytest.raises(RecipeError) as raised:
         build(changed(teachr=1, teacher__n=0, seed="x", curate__max_length=NOTHING), "my.yaml")

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcot_lite import files
 from fcot_lite.errors import DataError, ResourceError
 from fcot_lite.records import Sample
 from fcot_lite.store import SCHEMA_VERSION, SampleKey, SampleStore, derive_seed
@@ -46,6 +47,19 @@ def execute(path: Path, statement: str, *values: object) -> list[tuple[object, .
         rows = database.execute(statement, values).fetchall()
     database.close()
     return rows
+
+
+def test_a_store_that_another_process_has_is_waited_for(tmp_path: Path) -> None:
+    holder = files.lock(tmp_path / "s.lock", "the sample store")
+    said: list[str] = []
+
+    def waiting(who: str) -> None:
+        said.append(who)
+        if len(said) == 2:
+            os.close(holder)
+
+    with SampleStore(tmp_path / "s", waiting=waiting):
+        assert [f"the sample store is in use by process {os.getpid()} " in who for who in said] == [True, True]
 
 
 @pytest.mark.real
@@ -153,7 +167,7 @@ def test_a_store_of_a_newer_version_is_left_as_it_is(path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (Path("/proc/fcot"), tmp_path / "file"):  # not even root can write there
-        with pytest.raises(ResourceError, match="make the folder writable"):
+        with pytest.raises(ResourceError, match="make the folder writable|is a file, not a folder"):
             SampleStore(folder / "samples.sqlite")
     (tmp_path / "samples.sqlite").mkdir()
     with pytest.raises(ResourceError, match="unable to open database file"):
