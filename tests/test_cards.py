@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
-from fcot_lite.engines.vllm import engine_arguments, engine_environment
+from fcot_lite.engines.vllm import VllmEngine, engine_arguments, engine_environment
 from fcot_lite.machine import Machine
 from fcot_lite.recipe import Recipe, load
-from fcot_lite.student import lora_arguments, quantization_arguments, sft_arguments
+from fcot_lite.student import load_model, lora_arguments, quantization_arguments, sft_arguments
 
 CPUS = (0, 1, 2, 3)
 AMPERE = Machine("cuda", CPUS, "NVIDIA GeForce RTX 3090", 24.0, (8, 6))
@@ -143,3 +143,52 @@ def test_the_installed_libraries_take_all_of_it(card: str, tmp_path: Path) -> No
     # SFTConfig itself looks for the card, so only its fields can be compared here.
     fields = {field.name for field in dataclasses.fields(SFTConfig)}
     assert sft_arguments(recipe.student.sft, machine, 0, Path("out")).keys() <= fields
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("card", CARDS)
+def test_the_engine_is_made_with_them(card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import vllm
+
+    given: dict[str, Any] = {}
+
+    class Recorder:
+        llm_engine = None
+
+        def __init__(self, **arguments: Any) -> None:
+            given.update(arguments)
+
+    monkeypatch.setattr(vllm, "LLM", Recorder)
+    machine, recipe = CARDS[card], recipe_for(CARDS[card])
+    for name in engine_environment(machine):
+        monkeypatch.setenv(name, "before")
+    VllmEngine("student", recipe.evaluate.engine, machine, tmp_path, 32)
+    assert given == engine_arguments("student", recipe.evaluate.engine, machine, 32)
+    assert given["enable_lora"] is True
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("card", CARDS)
+def test_the_student_is_loaded_with_them(card: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    import transformers
+
+    given: dict[str, Any] = {}
+
+    def record(model_dir: Path, **arguments: Any) -> torch.nn.Module:
+        given.update(arguments)
+        return torch.nn.Linear(1, 1)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", record)
+    machine = CARDS[card]
+    load_model(tmp_path, "qlora", machine, 100)
+    dtype = getattr(torch, machine.dtype)
+    quantization = given["quantization_config"]
+    assert (given["dtype"], given["device_map"], given["attn_implementation"]) == (dtype, {"": 0}, "sdpa")
+    assert (quantization.bnb_4bit_quant_type, quantization.bnb_4bit_compute_dtype) == ("nf4", dtype)
+    assert quantization.load_in_4bit
+    assert quantization.bnb_4bit_use_double_quant
+    given.clear()
+    load_model(tmp_path, "full", machine, 100)
+    assert given["dtype"] == torch.float32, "autocast computes in the card's dtype"
+    assert "quantization_config" not in given

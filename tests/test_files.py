@@ -117,5 +117,5 @@ def test_death_frees_a_lock_and_its_next_holder_is_named(tmp_path: Path) -> None
 def test_a_lock_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", Path("/proc/fcot")):  # not even root can write into /proc
-        with pytest.raises(ResourceError, match="make the folder writable|is a file, not a folder"):
+        with pytest.raises(ResourceError, match=r"make the folder writable|is a file, not a folder"):
             files.lock(folder / "x.lock", "it")

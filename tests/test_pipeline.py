@@ -291,13 +291,15 @@ def test_a_second_ctrl_c_waits_for_nothing(bench: Bench, monkeypatch: pytest.Mon
     run = bench.start()
     trainer = bench.pid("train.pid")
     run.send_signal(number)
-    time.sleep(1.5)
+    assert run.stderr is not None
+    while "train: stopping; what is finished is kept" not in (line := run.stderr.readline()):
+        assert line, "it ended without a word"
+    time.sleep(0.5)
     assert run.poll() is None
     assert not gone(trainer), "it was asked, not killed"
     run.send_signal(number)
-    _, err = run.communicate(timeout=20)
+    _, err = run.communicate(timeout=60)
     assert run.returncode == INTERRUPTED
-    assert "train: stopping; what is finished is kept" in err
     assert "Traceback" not in err
     wait_for(lambda: gone(trainer))
 

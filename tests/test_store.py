@@ -167,7 +167,7 @@ def test_a_store_of_a_newer_version_is_left_as_it_is(path: Path) -> None:
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in (Path("/proc/fcot"), tmp_path / "file"):  # not even root can write there
-        with pytest.raises(ResourceError, match="make the folder writable|is a file, not a folder"):
+        with pytest.raises(ResourceError, match=r"make the folder writable|is a file, not a folder"):
             SampleStore(folder / "samples.sqlite")
     (tmp_path / "samples.sqlite").mkdir()
     with pytest.raises(ResourceError, match="unable to open database file"):
