@@ -1,17 +1,82 @@
-"""The one renderer. Sampling, training and evaluation get their token ids here, so they can't differ.
+"""How a question is put, and the one renderer. Sampling, training and evaluation get their token ids here, so they
+can't differ.
 
-A prompt is a chat: an optional system message, solved examples as earlier turns, the question. The model's own chat
-template turns it into ids; a completion is its text's ids and the token that ends the assistant's turn.
+A prompt is a chat (an optional system message, solved examples as earlier turns, the question) that the model's own
+template turns into ids, or plain text that the model continues. What stands in a question is text and nothing else: a
+control token of the model written there (`<|im_end|>` …) is spelt out.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from fcot_lite.errors import DataError
-from fcot_lite.recipe import Prompt
 
 Message = dict[str, str]
+Rendered = list[Message] | str  # a chat, or plain text
+PLACES = ("question", "answer_form")
+
+
+class Prompt(BaseModel):
+    """How a question is put, and what a student that is trained with it learns to say.
+
+    `template` holds {question}, and {answer_form} where it says how the answer should look. `examples` solved ones come
+    before it: as earlier turns of a chat, or in plain text one after the other. `answer_trigger` is appended to the
+    rationale for a second call that only answers (the paper's). `stop` ends a generation in addition to sampling.stop.
+    `completion` is the training target and holds {answer}; without {rationale} the student learns the answer alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    template: str = "{question}"
+    system: str | None = None
+    examples: Annotated[int, Field(ge=0, le=64)] = 0  # more would fill a small model's context
+    format: Literal["chat", "plain"] = "chat"
+    answer_trigger: str | None = None
+    stop: list[str] = []
+    completion: str = "{rationale}\nThe answer is {answer}."
+
+    def identity(self) -> dict[str, Any]:
+        """What shapes the texts that this prompt brings forth. What is at its default is left out where it was added
+        after samples had been drawn, so that those keep their place in the store."""
+        later = {"format", "answer_trigger", "stop"}
+        return self.model_dump(include={"template", "system", "examples"}) | self.model_dump(
+            include=later, exclude_defaults=True
+        )
+
+
+# The paper's prompts to the letter (arXiv 2212.10071; its code at a2ca4d2: src/data/format.py), and the one that suits
+# chat models. Any of them may be the teacher's prompt, an evaluation's, or a student's: a recipe names it, and may
+# define one of its own under `prompts:`.
+METHODS: Mapping[str, Prompt] = {
+    "zero_shot": Prompt(template="Q: {question}\nA: The answer is", format="plain", stop=["Q:"]),
+    "zero_shot_cot": Prompt(
+        template="Q: {question}\nA: Let's think step by step.",
+        format="plain",
+        answer_trigger="\nTherefore, the answer is",
+        stop=["Q:"],
+    ),
+    "few_shot_cot": Prompt(template="Q: {question}\nA:", format="plain", examples=4, stop=["Q:"]),
+    "chat_cot": Prompt(
+        template="{question}\nThink step by step in plain words, without code. End with: The answer is {answer_form}."
+    ),
+    "fine_tune": Prompt(completion="The answer is {answer}."),
+    "fine_tune_cot": Prompt(),
+    "fine_tune_paper": Prompt(template="{question} ###", format="plain", stop=["END"], completion=" {answer} END"),
+    "fine_tune_cot_paper": Prompt(
+        template="{question} ###", format="plain", stop=["END"], completion=" {rationale} --> {answer} END"
+    ),
+    # What the GPT-3 students were really trained on (5a5104a, template "special").
+    "fine_tune_cot_gpt3": Prompt(
+        template="{question}\n\n###\n\n",
+        format="plain",
+        stop=["END"],
+        completion=" {rationale}\n\n-->\n\n{answer} END",
+    ),
+}
 
 
 def load_tokenizer(model_dir: Path) -> Any:
@@ -24,46 +89,82 @@ def load_tokenizer(model_dir: Path) -> Any:
     return tokenizer
 
 
-def messages(prompt: Prompt, question: str, solved: Sequence[tuple[str, str]]) -> list[Message]:
-    """The chat that asks `question`; `solved` are (question, solution) pairs, of which the first `prompt.examples`
-    are shown."""
+def render(prompt: Prompt, question: str, solved: Sequence[tuple[str, str]], answer_form: str = "<answer>") -> Rendered:
+    """The chat or the text that asks `question`; `solved` are (question, solution) pairs, of which the first
+    `prompt.examples` are shown. `answer_form` says how an answer looks, such as <number>."""
+
+    def put(text: str) -> str:
+        # In one pass: a question that holds "{answer_form}" keeps it.
+        values = {"question": text, "answer_form": answer_form}
+        return re.sub("{(question|answer_form)}", lambda place: values[place[1]], prompt.template)
+
+    shown = solved[: prompt.examples]
+    if prompt.format == "plain":
+        start = "" if prompt.system is None else f"{prompt.system}\n\n"
+        return start + "".join(f"{put(q)} {solution}\n\n" for q, solution in shown) + put(question)
     turns: list[Message] = []
     if prompt.system is not None:
         turns.append({"role": "system", "content": prompt.system})
-    for example_question, solution in solved[: prompt.examples]:
-        turns.append({"role": "user", "content": prompt.template.replace("{question}", example_question)})
+    for example_question, solution in shown:
+        turns.append({"role": "user", "content": put(example_question)})
         turns.append({"role": "assistant", "content": solution})
-    turns.append({"role": "user", "content": prompt.template.replace("{question}", question)})
+    turns.append({"role": "user", "content": put(question)})
     return turns
 
 
-def prompt_ids(tokenizer: Any, turns: Sequence[Message], where: str) -> tuple[int, ...]:
-    """Token ids of the chat, ready for the assistant's turn.
+def target(prompt: Prompt, rationale: str, answer: str) -> str:
+    """What the student learns to say."""
+    values = {"rationale": rationale, "answer": answer}
+    return re.sub("{(rationale|answer)}", lambda place: values[place[1]], prompt.completion)
 
-    Raises DataError where a text holds one of the model's control tokens (`<|im_end|>` …): it would end the
-    question early and speak in the assistant's name. Also where the template takes no such turns.
+
+def prompt_ids(tokenizer: Any, rendered: Rendered, where: str) -> tuple[int, ...]:
+    """Token ids of the chat, ready for the assistant's turn, or of the text.
+
+    Control tokens of the model inside a text are spelt out: they would end the question early and speak in the
+    assistant's name. Raises DataError where the template takes no such turns.
     """
     from jinja2 import TemplateError
 
-    for turn in turns:
-        for token in control_tokens(tokenizer):
-            if token in turn["content"]:
-                raise DataError(f"{where}: the text holds the control token {token!r}; take it out of the data")
+    if isinstance(rendered, str):
+        return _spelt_out(tokenizer, rendered, add_special_tokens=True)
     try:
-        encoded = tokenizer.apply_chat_template(
-            list(turns), add_generation_prompt=True, tokenize=True, return_dict=True
-        )
+        if not any(token in turn["content"] for turn in rendered for token in control_tokens(tokenizer)):
+            encoded = tokenizer.apply_chat_template(
+                list(rendered), add_generation_prompt=True, tokenize=True, return_dict=True
+            )
+            return tuple(encoded["input_ids"])
+        return _chat_ids_in_pieces(tokenizer, rendered, where)
     except TemplateError as error:
         raise DataError(
             f"{where}: the model's chat template refuses these turns ({error}); some take no `system` message"
         ) from error
-    return tuple(encoded["input_ids"])
+
+
+def _chat_ids_in_pieces(tokenizer: Any, turns: Sequence[Message], where: str) -> tuple[int, ...]:
+    """The template's own marks as control tokens, each turn's text spelt out."""
+    marks = [f"@@{number}@@" for number in range(len(turns))]
+    while any(mark in turn["content"] for mark in marks for turn in turns):
+        marks = [f"@{mark}@" for mark in marks]
+    marked = [{"role": turn["role"], "content": mark} for turn, mark in zip(turns, marks, strict=True)]
+    text = tokenizer.apply_chat_template(marked, add_generation_prompt=True, tokenize=False)
+    ids: list[int] = []
+    for mark, turn in zip(marks, turns, strict=True):
+        before, found, text = text.partition(mark)
+        if not found:
+            raise DataError(f"{where}: the chat template changes what it is given, and the text holds a control token")
+        ids += tokenizer(before, add_special_tokens=False)["input_ids"]
+        ids += _spelt_out(tokenizer, turn["content"])
+    return (*ids, *tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _spelt_out(tokenizer: Any, text: str, add_special_tokens: bool = False) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=True)["input_ids"])
 
 
 def completion_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
     """Token ids of an answer and of the token that ends its turn. Control tokens inside `text` are spelt out."""
-    ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return (*ids, end_of_turn_id(tokenizer))
+    return (*_spelt_out(tokenizer, text), end_of_turn_id(tokenizer))
 
 
 def end_of_turn_id(tokenizer: Any) -> int:

@@ -23,7 +23,7 @@ from fcot_lite.plain_yaml import COMMAND_LINE, Faults, Key, parse
 
 MAX_RECIPE_BYTES = 100_000  # a recipe is some 60 lines, and PyYAML reads 100 kB in a second
 STORE = "samples.sqlite"  # beside the runs, shared by them
-FINE_TUNED = "fine_tune_cot"  # the trained student's key among the methods of a result, where prompts are keys too
+TRAINED = "trained"  # the trained student's key among the methods of a result, where prompts are keys too
 
 
 def _plain(value: Any) -> Any:
@@ -52,14 +52,6 @@ RunName = Annotated[str, Field(pattern=RUN_NAME)]
 
 class Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Prompt(Block):
-    """How a question is put: `template` holds {question}; `examples` solved ones come before it as earlier turns."""
-
-    template: str = "{question}"
-    system: str | None = None
-    examples: Annotated[int, Field(ge=0, le=64)] = 0  # more would fill a small model's context
 
 
 class TaskBlock(Block):
@@ -211,6 +203,7 @@ def _override(value: dict[str, Any], override: str, faults: Faults) -> None:
 
 def _build(value: Mapping[str, Any], where: str, device: options.Device | None, faults: Faults) -> Recipe:
     recipe = None
+    value = {**value, "prompts": _with_methods(value)}
     try:
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
@@ -233,6 +226,16 @@ def _build(value: Mapping[str, Any], where: str, device: options.Device | None, 
     return recipe
 
 
+def _with_methods(value: Mapping[str, Any]) -> Any:
+    """The recipe's prompts and those of `METHODS` that it names, so that the resolved recipe is complete."""
+    own = value.get("prompts", {})
+    named = [_at(value, str, "teacher", "prompt"), _at(value, str, "student", "prompt")]
+    named += [name for name in _at(value, list, "evaluate", "before", default=[]) if isinstance(name, str)]
+    if not isinstance(own, dict):
+        return own
+    return own | {name: METHODS[name].model_dump() for name in named if name in METHODS and name not in own}
+
+
 def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> Iterator[tuple[Key, str]]:
     """What can't be seen in one value alone. Values of a wrong type are passed over: pydantic names them."""
     if (_at(value, str, "name") or "").startswith(STORE):
@@ -246,13 +249,16 @@ def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> 
         *((("evaluate", "before", i), name) for i, name in enumerate(before)),
     ]
     for key, name in named:
-        if prompts and isinstance(name, str) and name not in prompts:
-            yield key, f"no prompt is called {name!r}{_did_you_mean(name, prompts)}"
+        if isinstance(name, str) and name not in prompts:
+            yield key, f"no prompt is called {name!r}{_did_you_mean(name, [*prompts, *METHODS])}"
     for name, prompt in prompts.items():
         if _at(prompt, str, "template", default="{question}").count("{question}") != 1:
             yield ("prompts", name, "template"), "must hold {question} exactly once"
-    if FINE_TUNED in prompts:
-        yield ("prompts", FINE_TUNED), "the results call the trained student so; take another name"
+        completion = _at(prompt, str, "completion", default="{answer}")
+        if completion.count("{answer}") != 1 or completion.count("{rationale}") > 1:
+            yield ("prompts", name, "completion"), "must hold {answer} exactly once, and {rationale} at most once"
+    if TRAINED in prompts:
+        yield ("prompts", TRAINED), "the results call the trained student so; take another name"
     if before and student_prompt is not None and student_prompt not in before:
         yield ("evaluate", "before"), "must hold student.prompt, so that before and after can be compared"
     for block in ("teacher", "evaluate"):
@@ -339,7 +345,7 @@ def _owners() -> dict[str, list[str]]:
     return owners
 
 
-def _did_you_mean(name: str, known: Mapping[str, Any], library: str = "") -> str:
+def _did_you_mean(name: str, known: Iterable[str], library: str = "") -> str:
     if close := difflib.get_close_matches(name, list(known), n=1):
         return f"; did you mean {close[0]!r}?"
     return f"; it is not in {library}" if library else f"; there are: {', '.join(known)}"
