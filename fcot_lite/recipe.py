@@ -65,6 +65,7 @@ class TaskBlock(Block):
     """Which problems, and how many of each split (null: all there are)."""
 
     name: str
+    split: Literal["paper", "template"] = "paper"
     options: Options = {}
     train: PositiveInt | None = None
     validation: PositiveInt | None = None
