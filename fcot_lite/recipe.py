@@ -134,8 +134,8 @@ class TaskBlock(Block):
     solution: Column = None
     id: Column = None
     max_bad_rows: Annotated[NonNegativeInt | None, Field(exclude_if=_is_none)] = None
-    options: Options = {}
     split: Literal["paper", "template"] = "paper"
+    options: Options = {}
     train: PositiveInt | None = None
     validation: PositiveInt | None = None
     test: PositiveInt | None = None

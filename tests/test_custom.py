@@ -503,7 +503,7 @@ def test_how_many_go_where(tmp_path: Path, num_rows: int, test: int, validation:
 
 @pytest.mark.parametrize("num_rows", [0, 1, 2])
 def test_too_few_rows_to_split(tmp_path: Path, num_rows: int) -> None:
-    with pytest.raises(DataError, match="questions are left; three good rows are the least"):
+    with pytest.raises(DataError, match="questions are left; give it at least three rows"):
         read(block(write(tmp_path / "data.jsonl", numbered(num_rows))))
 
 

@@ -19,8 +19,9 @@ from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import sha256_file, sha256_json
 from fcot_lite.recipe import Hub, TaskBlock
 from fcot_lite.records import AnswerKind, Problem
+from fcot_lite.tasks.commonsense import multiple_choice
 from fcot_lite.tasks.rows import MAX_ROW_BYTES, BadRowError, Rows, file_rows, hub_rows, kind_of
-from fcot_lite.tasks.splits import normalised
+from fcot_lite.tasks.splits import By, normalised, template
 
 # Read in this order, so that of two equal questions the one in test stays: else the student has seen it.
 PARTS = ("test", "validation", "train")
@@ -75,15 +76,13 @@ def read(block: TaskBlock) -> Read:
             else:
                 problems[part].append(problem)
     _check_bad_rows(bad, sum(map(len, problems.values())), block.max_bad_rows or 0)
-    train = sorted(problems["train"], key=lambda problem: _hash(problem.question))
-    for part, share in (("test", _test_size), ("validation", _validation_size)):
+    for part, size in (("test", _test_size), ("validation", _validation_size)):
         if part not in problems:
-            wanted = share(len(train))
-            problems[part], train = train[:wanted], train[wanted:]
-    problems["train"] = train
+            problems["train"], problems[part] = _take(problems["train"], size(len(problems["train"])), block.split)
     for part in PARTS:
         if not problems[part]:
-            raise DataError(f"{block.label}: no {part} questions are left; three good rows are the least, 500 a start")
+            least = "three rows, 500 for a start" + (", of many templates" if block.split == "template" else "")
+            raise DataError(f"{block.label}: no {part} questions are left; give it at least {least}")
         problems[part] = [
             replace(problem, id=f"own/{part}/{problem.id}")
             for problem in sorted(problems[part], key=lambda problem: _hash(problem.question))
@@ -186,6 +185,20 @@ def _validation_size(num_rows: int) -> int:
     return min(num_rows // 2, 500, max(30, round(0.1 * num_rows)))  # as of every task: splits.hold_out
 
 
+def _take(problems: Sequence[Problem], wanted: int, by: By) -> tuple[list[Problem], list[Problem]]:
+    """(rest, taken): questions, or whole templates, in the order of their hashes; never over a half of all."""
+    groups: dict[str, list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(problem.metadata["group"] if by == "template" else problem.question, []).append(problem)
+    rest: list[Problem] = []
+    taken: list[Problem] = []
+    for group in sorted(groups, key=_hash):
+        members = groups[group]
+        fits = len(taken) < wanted and len(taken) + len(members) <= len(problems) // 2
+        (taken if fits else rest).extend(members)
+    return rest, taken
+
+
 def _hash(question: str) -> str:
     return hashlib.sha256(normalised(question).encode()).hexdigest()
 
@@ -217,22 +230,17 @@ def _problem(row: Mapping[str, Any], block: TaskBlock) -> Problem:
         raise RecipeError("data of your own needs task.question, task.target and task.answer")
     question = _text(row, block.question)
     value = _cell(row, block.target)
-    metadata: dict[str, Any] = {}
+    group = template(question)
     if block.answer == "choice":
         labels, texts = _choices(row, block.choices or ())
-        options = ", ".join(f"({letter}) {text}" for letter, text in zip(ascii_uppercase, texts, strict=False))
-        question = f"{question} Answer choices: {options}."  # as the paper renders them
-        metadata["choices"] = texts
-        target = _chosen(value, labels, texts)
+        problem = multiple_choice(question, texts, _chosen(value, labels, texts), group)
     else:
-        target = TARGETS[block.answer](value)
+        problem = Problem("", question, TARGETS[block.answer](value), block.answer, {"group": group})
     if block.solution is not None and row.get(block.solution) not in (None, ""):
-        metadata["solution"] = _text(row, block.solution)
-    row_id = _hash(question)[:16] if block.id is None else _id(_cell(row, block.id))
-    problem = Problem(row_id, question, target, block.answer, metadata)
+        problem = replace(problem, metadata={**problem.metadata, "solution": _text(row, block.solution)})
     if not _is_gradable(problem):
-        raise BadRowError(f"no {block.answer} for an answer", _short(target))
-    return problem
+        raise BadRowError(f"no {block.answer} for an answer", _short(problem.target))
+    return replace(problem, id=_hash(problem.question)[:16] if block.id is None else _id(_cell(row, block.id)))
 
 
 def _is_gradable(problem: Problem) -> bool:
