@@ -1,31 +1,43 @@
 r"""The one grader: filter, evaluation and audit all call `grade`.
 
 Strict: an answer counts only where the text says that it is one, as "the answer is 5", "answer: 5", "#### 5" or
-"\boxed{5}". The last number of a text is never taken for its answer: that rule admits rationales whose conclusion
-is something else. Rules, in order:
+"\boxed{5}". The last number or letter of a text is never taken for its answer: that rule admits rationales whose
+conclusion is something else. Rules, in order:
 
 - Every stated answer is read. Two that differ are "conflicting answers", and so is one that is stated and denied
-  ("the answer is not 5"). A statement that names no number ("the answer is <number>") says nothing and is passed over.
-- Of "12 + 3 = 15" the value after the last "=" counts. What is not one plain number, such as "12 + 3", "5 or 6",
-  "5 hours 30 minutes", "1,23", "5 million" or "1e9", is no answer, and next to a plain one a conflict.
-- Numbers are compared exactly. Thousands separators, currency signs, a per cent sign, unit words, markdown and LaTeX
-  around a number do not matter: $1,234.00 is 1234, 50% is 50. Fractions are read as 3/4 and \frac{3}{4}.
+  ("the answer is not 5"). A statement that names no answer ("the answer is <number>") says nothing and is passed over.
 - "####", and an answer on the line below its announcement, must fill the line: "#### 2. Add them up" is a heading.
+- number: of "12 + 3 = 15" the value after the last "=" counts. What is not one plain number, such as "12 + 3",
+  "5 or 6", "5 hours 30 minutes", "1,23", "5 million" or "1e9", is no answer, and next to a plain one a conflict.
+  Numbers are compared exactly. Thousands separators, currency signs, a per cent sign, unit words, markdown and LaTeX
+  around a number do not matter: $1,234.00 is 1234, 50% is 50. Fractions are read as 3/4 and \frac{3}{4}.
+- choice: a letter, "(B)", "B)", "B." or "b", with nothing behind it or its own option's text, "(B) 6"; or exactly the
+  text of one option. "A ball" is no letter, "(A) or (B)" no answer.
+- yes_no and letters: the word alone, or before a full stop, a comma or "because"; letters also apart, "n-y-d-a".
+- text: the line, or the sentence, in any case, without quotes and markdown around it and without its last stop. Where
+  the gold answer has several lines, all up to an empty line.
+- math: numbers only so far.
+
+A problem whose metadata name a `scorer` is graded by that: an answer is found as a text is, and the scorer judges it.
 
 Time grows linearly with the text; texts are searched, never evaluated.
 """
 
 import re
 from collections import deque
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from typing import Literal
 
+from fcot_lite import readings
 from fcot_lite.errors import DataError, RecipeError
+from fcot_lite.readings import Read, Stated, folded
+from fcot_lite.readings import number as number
 from fcot_lite.records import FinishReason, Problem, Verdict
 
-GRADER_VERSION = "1"  # part of every stage's key; raise it with any change of a verdict
+GRADER_VERSION = "2"  # part of every stage's key; raise it with any change of a verdict
 MOST_ANSWERS = 50  # only the last 50 statements are read: beyond that a text only repeats itself
-MOST_STEPS = 32  # as many terms as the longest generated chain has
 
 # Where an answer is stated.
 STATED = re.compile(
@@ -37,49 +49,15 @@ STATED = re.compile(
       | boxed (?<=\\.{5}) \s{0,3}\{ )""",
     re.VERBOSE,
 )
-# What may stand between the statement and its number.
-LEAD = re.compile(
-    r"""(?: [\s*_`"'“”:=(\[{$€£¥₹₽₩] | \\[(\[,!;$\ ] | \\(?:text|textbf|mathbf|mathrm|bf)\b
-          | (?i:therefore|thus|then|hence|so|simply|just|exactly|also|still|indeed|clearly|now|again
-                |equal\s{1,3}to|equals|a\s{1,3}total\s{1,3}of)\b [,:]?+
-          | (?:USD|EUR|GBP|INR|US)\b | Rs\b\.?+ | [A-Za-z]{1,20}+\s?+=(?!=) ){0,40}+""",
+# What announces the next statement and is no part of the answer before it: "Paris. So the final answer is Paris".
+ANNOUNCES = re.compile(
+    r"""(?<![A-Za-z])
+        (?: (?i:so|thus|hence|therefore|then|and|the|my|our|final|correct)\b [\s,:*_\#$\\([]{1,4} ){0,6}+ \Z
+      | [\s*_\#$\\([]{1,8} \Z""",
     re.VERBOSE,
 )
-_COMMA = r"(?:,|\{,\}|\\,)"  # 1,234 and, in LaTeX, 1{,}234 and 1\,234
-# At most 1,000 digits: Python itself refuses to convert more than 4,300, and no task has an answer near either.
-_WHOLE = rf"(?:[0-9]{{1,3}}+(?:{_COMMA}[0-9]{{3}}){{1,300}}+|[0-9]{{1,1000}}+)"
-_NUMBER = rf"(?:{_WHOLE}(?:\.[0-9]{{1,1000}}+)?+|\.[0-9]{{1,1000}}+)(?![0-9])"
-VALUE = re.compile(
-    rf"""(?P<sign>[-−–+]?+) (?:\\?[$€£¥₹₽₩])?+
-         (?: (?P<a>{_NUMBER}) (?: /(?P<b>{_NUMBER}) )?+ | \\[dt]?frac\{{(?P<c>{_NUMBER})\}}\{{(?P<d>{_NUMBER})\}} )""",
-    re.VERBOSE,
-)
-LIKE_A_NUMBER = re.compile(r"[-−–+]?+(?:\\?[$€£¥₹₽₩])?+(?:\.?+[0-9]|\\[dt]?frac)")
-
-_GAP = r"(?:[^\S\n]|[*_`)}$%]|\\[)\]%$]){0,8}"  # closes markdown and LaTeX around a number
-_UNITS = r"(?:(?:/[^\S\n]?)?+[A-Za-z°]{1,20}+[^\S\n]{0,3}+){0,3}"
-_OPEN = r"(?:[^\S\n]|[*_`({$]|\\[(\[]){0,8}"
-# A further term: 12 [+] 3, 12 apples [=] 15 apples.
-STEP = re.compile(
-    rf"""{_GAP} {_UNITS} {_GAP} (?P<operator> = | [-+−–*×·•÷/^≈~] | \*\* | \\(?:times|div|cdot|approx)\b
-         | [xX](?=[\W\d]) | (?:plus|minus|times|over|(?:multiplied|divided)[ ]by)\b )
-         {_OPEN} (?={LIKE_A_NUMBER.pattern})""",
-    re.VERBOSE,
-)
-# What makes a number more than one plain number.
-GOES_ON = re.compile(
-    rf"""[A-Za-z_]{{0,20}}[0-9] | (?:{_COMMA}|[.:'/])[0-9]
-      | [kKM]\b | {_GAP} (?i:hundred|thousand|million|billion|trillion)\b
-      | {_GAP} {_UNITS} {_GAP} (?:[,;&]|\b(?:or|and|to|less|more|not|no|rather|wait|actually)\b)
-        (?:[^\S\n]{{0,3}}(?:[,;]|\b(?:or|no|not|rather|wait|actually|than)\b)){{0,4}}+ {_OPEN}
-        (?={LIKE_A_NUMBER.pattern})
-      | {_GAP} (?: (?i:feet|foot|ft|hours?|minutes?|days?|weeks?|months?|years?|dollars?|pounds?|meters?|dozen)\b )?+
-        [^\S\n]{{1,3}} (?={LIKE_A_NUMBER.pattern})""",
-    re.VERBOSE,
-)
-FILLS_LINE = re.compile(rf"{_GAP}{_UNITS}(?:[^\S\n]|[*_`.)\]}}$%!\"'’”]|\\[)\]])*+(?:\n|\Z)")
-
-Stated = tuple[Fraction | None, str]  # a value, None where it is not one plain number; and the answer as written
+LONGEST_ANNOUNCEMENT = 60
+Scorer = Callable[[Problem, str], bool]
 
 
 def grade(
@@ -88,28 +66,26 @@ def grade(
     mode: Literal["strict"] = "strict",
     *,
     finish_reason: FinishReason = "stop",
+    scorer: Scorer | None = None,
 ) -> Verdict:
     """Whether `text` states the gold answer of `problem`. `reason` is "correct", "wrong", "no answer",
-    "conflicting answers" or "unfinished"; a text that was cut off never counts.
+    "conflicting answers" or "unfinished"; a text that was cut off never counts. "correct" and "wrong" name the scorer
+    where one judged: "correct (rg:sudoku)".
 
-    No text makes it raise. Raises DataError where the gold answer itself is not a number, RecipeError for an unknown
-    mode.
+    No text makes it raise. Raises DataError where the gold answer itself is not of its kind, or where the problem asks
+    for a scorer and there is none; RecipeError for an unknown mode.
     """
     if mode != "strict":
         raise RecipeError(f"grading mode {mode!r} is unknown; there is 'strict'")
-    gold = number(problem.target)
-    if gold is None:
-        raise DataError(f"problem {problem.id}: target {problem.target!r} is not a number")
+    gold, read = _rules(problem)
+    name = problem.metadata.get("scorer")
+    if name is not None and scorer is None:
+        raise DataError(f"problem {problem.id}: only its scorer {name} can grade it, and none was given")
     if finish_reason != "stop":
         return Verdict(False, None, "unfinished")
     answers: list[Stated] = []
-    denied: set[Fraction | None] = set()
-    statements = deque(STATED.finditer(text), maxlen=MOST_ANSWERS)
-    ends = [*[statement.start() for statement in statements][1:], len(text)]
-    for statement, end in zip(statements, ends, strict=False):
-        answer = _read(text, statement.end(), end, must_fill_line=statement["hashes"] is not None)
-        if answer is None:
-            continue
+    denied: set[Fraction | str | None] = set()
+    for statement, answer in _statements(text, read):
         if statement["denied"] or statement["isnt"]:
             denied.add(answer[0])
         else:
@@ -120,17 +96,34 @@ def grade(
     value, written = answers[-1]
     if len(values) > 1 or value in denied:
         return Verdict(False, written, "conflicting answers")
+    if name is not None and scorer is not None:
+        # As written, without the full stop of its sentence, without quotes and markdown around it.
+        forms = dict.fromkeys([written, written.removesuffix(".").rstrip(), readings.trimmed(written)])
+        correct = any(scorer(problem, form) for form in forms)
+        return Verdict(correct, written, f"{'correct' if correct else 'wrong'} ({name})")
     return Verdict(value == gold, written, "correct" if value == gold else "wrong")
 
 
-def answer_start(text: str) -> int | None:
-    """Where the last answer that `grade` reads is announced; None where there is none."""
-    starts = [
-        statement.start()
-        for statement in deque(STATED.finditer(text), maxlen=MOST_ANSWERS)
-        if _read(text, statement.end(), len(text), must_fill_line=statement["hashes"] is not None) is not None
-    ]
+def answer_start(text: str, problem: Problem) -> int | None:
+    """Where the last answer that `grade` reads is announced; None where there is none.
+
+    Raises DataError where the gold answer is not of its kind.
+    """
+    starts = [statement.start() for statement, _ in _statements(text, _rules(problem)[1])]
     return starts[-1] if starts else None
+
+
+def final_sentence(problem: Problem) -> str:
+    """The sentence that states the gold answer, as every solved example and every label ends."""
+    target = problem.target
+    if problem.answer_kind == "choice":
+        return f"The answer is ({target})."
+    if problem.answer_kind == "yes_no":
+        return f"The answer is {target.lower()}."
+    if "\n" in target:
+        return f"The answer is:\n{target}"
+    # The colon keeps "not guilty" from being a denial of "guilty".
+    return f"The answer is{':' if target.lower().startswith('not ') else ''} {target}."
 
 
 def accepted(finish_reason: FinishReason, verdict: Verdict) -> bool:
@@ -138,44 +131,42 @@ def accepted(finish_reason: FinishReason, verdict: Verdict) -> bool:
     return finish_reason == "stop" and verdict.correct
 
 
-def number(text: str) -> Fraction | None:
-    """The exact value of a text that is one number and nothing else, else None: "1,080" is 1080."""
-    text = text.strip()
-    match = VALUE.fullmatch(text)
-    return _value(match) if match else None
-
-
-def _read(text: str, start: int, end: int, *, must_fill_line: bool) -> Stated | None:
-    """The answer stated from `start` on, or None where no number follows."""
-    lead = LEAD.match(text, start, end)
-    position = lead.end() if lead else start
-    if not LIKE_A_NUMBER.match(text, position, end):
-        return None
-    must_fill_line = must_fill_line or "\n" in text[start:position]
-    is_expression = False
-    for _ in range(MOST_STEPS):
-        match = VALUE.match(text, position, end)
-        if not match:
-            return None, ""
-        step = STEP.match(text, match.end(), end)
-        if not step:
-            break
-        is_expression = step["operator"] != "="
-        position = step.end()
+def _rules(problem: Problem) -> tuple[Fraction | str, Read]:
+    """The gold answer as a value, and what reads an answer of its kind."""
+    kind, target = problem.answer_kind, problem.target
+    gold: Fraction | str | None = None
+    read: Read = readings.read_number
+    if kind in ("number", "math"):
+        gold = number(target)
+    elif kind == "choice":
+        choices = problem.metadata.get("choices", ())
+        read = partial(readings.read_choice, choices)
+        gold = target if len(target) == 1 and "A" <= target < chr(ord("A") + min(26, len(choices))) else None
+    elif kind == "yes_no":
+        read = readings.read_yes_no
+        gold = target.lower() if target.lower() in ("yes", "no") else None
+    elif kind == "letters":
+        read = readings.read_letters
+        gold = target.lower() if re.fullmatch("[A-Za-z]+", target) else None
     else:
-        return None, ""
-    after = match.end()
-    if must_fill_line and not FILLS_LINE.match(text, after, end):
-        return None
-    if is_expression or text[after : after + 1].isnumeric() or GOES_ON.match(text, after, end):
-        return None, ""
-    return _value(match), match.group()
+        gold = folded(target) or None
+        read = partial(readings.read_text, target)
+    if gold is None:
+        what = {"number": "a number", "choice": "the letter of a choice", "yes_no": "yes or no", "text": "a text"}
+        what |= {"letters": "letters from A to Z", "math": "a number; other formulas cannot be graded yet"}
+        raise DataError(f"problem {problem.id}: target {target!r} is not {what[kind]}")
+    return gold, read
 
 
-def _value(match: re.Match[str]) -> Fraction | None:
-    above, below = match["a"] or match["c"], match["b"] or match["d"] or "1"
-    numerator, denominator = (Fraction(re.sub(r"[^0-9.]", "", part)) for part in (above, below))
-    if denominator == 0:
-        return None
-    value = numerator / denominator
-    return value if match["sign"] in ("", "+") else -value
+def _statements(text: str, read: Read) -> Iterator[tuple[re.Match[str], Stated]]:
+    statements = deque(STATED.finditer(text), maxlen=MOST_ANSWERS)
+    ends = [*[_announced(text, statement.start()) for statement in statements][1:], len(text)]
+    for statement, end in zip(statements, ends, strict=False):
+        answer = read(text, statement.end(), end, statement["hashes"] is not None)
+        if answer is not None:
+            yield statement, answer
+
+
+def _announced(text: str, start: int) -> int:
+    announcement = ANNOUNCES.search(text, max(0, start - LONGEST_ANNOUNCEMENT), start)
+    return announcement.start() if announcement else start

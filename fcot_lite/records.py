@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-AnswerKind = Literal["number"]
+AnswerKind = Literal["number", "choice", "yes_no", "letters", "text", "math"]
 FinishReason = Literal["stop", "length", "abort", "error", "repetition"]  # vLLM's own words
 
 

@@ -1,14 +1,15 @@
 """The grader: one line per case that could be confused, then texts nobody would write."""
 
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcot_lite.answers import accepted, grade, number
+from fcot_lite.answers import accepted, answer_start, final_sentence, grade, number
 from fcot_lite.errors import DataError, RecipeError
-from fcot_lite.records import Problem, Verdict
+from fcot_lite.records import AnswerKind, Problem, Verdict
 
 
 def graded(text: str, target: str) -> str:
@@ -225,3 +226,351 @@ def test_a_megabyte_takes_milliseconds(unit: str, start: str) -> None:
 )
 def test_an_answer_that_is_taken_back_does_not_count(text: str) -> None:
     assert not grade(text, Problem("p", "q", "12")).correct
+
+
+# --- choice, yes_no, letters, text
+
+CHOICES = ["red ball", "blue ball", "dark red ball"]
+
+
+def problem_of(kind: AnswerKind, target: str, choices: list[str] = CHOICES) -> Problem:
+    return Problem("p", "q", target, kind, {"choices": choices} if kind == "choice" else {})
+
+
+def reason(kind: AnswerKind, text: str, target: str, choices: list[str] = CHOICES) -> str:
+    return grade(text, problem_of(kind, target, choices)).reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The answer is (B).", "The answer is B.", "the answer is b", "The answer is (b)", "Answer: B", "ANSWER: [B]",
+        "\\boxed{B}", "\\boxed{\\text{B}}", "The answer is $\\boxed{(B)}$.", "#### B", "### Answer\nThe answer is B",
+        "The answer is (B) blue ball.", "The answer is B: blue ball", "The answer is B) blue ball",
+        "The answer is B. blue ball", "The answer is (B) Blue Ball, because", "The answer is (B), as said.",
+        "The answer is blue ball.", "The answer is Blue Ball", "The answer is **(B)**.", "**Answer:** B",
+        "The correct answer is option B.", "The answer is therefore the correct choice (B)", "Final answer:\n\n(B)",
+        "Answer: The answer is (B). So the final answer is (B).", "The answer is not (A). The answer is (B).",
+        'The answer is "B".', "The answer is (B). (A) is red.", "The answer is B because A is red",
+        "The answer is found with care. The answer is (B).", "The answer is <letter>. The answer is (B).",
+    ],
+)  # fmt: skip
+def test_choice_correct(text: str) -> None:
+    assert reason("choice", text, "B") == "correct"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "B", "(B)", "So (B).", "(A) or (B)", "The answer is not (B).", "The answer isn't (B)",
+        "The answer is (A) or (B).", "The answer is (B) or (A).", "The answer is B or C", "The answer is B and C",
+        "The answer is B, C", "The answer is B/C", "The answer is (B/C)", "The answer is (B)(C)", "\\boxed{B, C}",
+        "The answer is (B), no, (A)", "The answer is (B) not (A)", "The answer is B; wait, A",
+        "The answer is (B) red ball", "The answer is B: red ball", "The answer is B. Red ball.",
+        "The answer is (B) 7", "The answer is B red", "The answer is Blue", "The answer is blue", "The answer is ball.",
+        "The answer is a blue ball", "The answer is A blue ball", "The answer is blue ball or red ball",
+        "The answer is the letter after A", "The answer is one of (A), (B), (C)", "The answer is <letter>",
+        "Answer choices: (B) blue ball", "Answer:\n(B) blue ball\n(C) dark red ball", "#### B is a start",
+        "The answer is (\u0412).", "The answer is \uff22.", "The answer is \u0392", "The answer is \u24b7",
+        "The answer is Bb", "The answer is B2", "The answer is B's", "The answer is 2.",
+    ],
+)  # fmt: skip
+def test_choice_no_answer(text: str) -> None:
+    assert reason("choice", text, "B") == "no answer"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is red ball.", "wrong"),
+        ("The answer is dark red ball.", "wrong"),
+        ("The answer is (F).", "wrong"),
+        ("The answer is (A). The answer is (B).", "conflicting answers"),
+        ("The answer is (B). The answer is red ball.", "conflicting answers"),
+        ("The answer is (B). So \\boxed{A}", "conflicting answers"),
+        ("The answer is (B). No, the answer is (A) or (B).", "conflicting answers"),
+        ("The answer is (B). The answer is not (B).", "conflicting answers"),
+        ("The answer is 7, so the answer is (B).", "conflicting answers"),
+        ("The answer is (B). The answer is blue ball.", "correct"),
+    ],
+)
+def test_choices_that_differ(text: str, expected: str) -> None:
+    assert reason("choice", text, "B") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "choices", "expected"),
+    [
+        ("The answer is A.", "A", ["b", "a"], "no answer"),  # the letter, or the text of (B)?
+        ("The answer is A.", "B", ["b", "a"], "no answer"),
+        ("The answer is (A).", "A", ["b", "a"], "correct"),
+        ("The answer is A.", "A", ["a", "b"], "correct"),
+        ("The answer is 6.", "B", ["5", "6"], "correct"),
+        ("The answer is 6.", "B", ["6", "6"], "no answer"),
+        ("The answer is (B) 6", "B", ["5", "6"], "correct"),
+        ("The answer is (B) 5", "B", ["5", "6"], "no answer"),
+        ("The answer is (B) 60", "B", ["5", "6"], "no answer"),
+        ("The answer is B: 1,080", "B", ["1", "1,080"], "correct"),
+        ("The answer is (B) 1,080", "B", ["1", "1,080"], "correct"),
+        ("The answer is $5.", "A", ["$5", "5"], "correct"),
+        ("The answer is a vow.", "A", ["a vow", "vow"], "correct"),
+        ("The answer is vow.", "A", ["a vow", "vow"], "wrong"),
+        ("The answer is St. Louis.", "A", ["St. Louis", "Paris"], "correct"),
+        ("The answer is vitamin C.", "A", ["vitamin C", "vitamin"], "correct"),
+        ("The answer is C.", "C", ["A", "B", "C"], "correct"),
+        ("The answer is red.", "B", ["dark red", "red", "reddish"], "correct"),
+        ("The answer is (B) red.", "B", ["dark red", "red", "red wine"], "correct"),
+        ("The answer is (B) red wine.", "B", ["dark red", "red", "red wine"], "no answer"),
+    ],
+)
+def test_choices_whose_texts_are_alike(text: str, target: str, choices: list[str], expected: str) -> None:
+    assert reason("choice", text, target, choices) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The answer is yes.", "correct"),
+        ("The answer is Yes", "correct"),
+        ("ANSWER: YES!", "correct"),
+        ("Answer: **Yes**", "correct"),
+        ('The answer is "yes".', "correct"),
+        ("\\boxed{\\text{Yes}}", "correct"),
+        ("#### yes", "correct"),
+        ("The answer is definitely yes.", "correct"),
+        ("The answer is Yes, because no coin was flipped.", "correct"),
+        ("The answer is yes because Amy does not flip it", "correct"),
+        ("Final answer:\nYes.", "correct"),
+        ("The answer is yes. So the answer is Yes.", "correct"),
+        ("The answer is not no. The answer is yes.", "correct"),
+        ("The answer is no.", "wrong"),
+        ("The answer is No, as yes would be odd", "wrong"),
+        ("Yes.", "no answer"),
+        ("The answer is not yes", "no answer"),
+        ("The answer is yes or no", "no answer"),
+        ("The answer is Yes and no.", "no answer"),
+        ("The answer is yes/no", "no answer"),
+        ("The answer is yes, no", "no answer"),
+        ("The answer is yes, but", "no answer"),
+        ("The answer is yes - no", "no answer"),
+        ("The answer is no longer yes", "no answer"),
+        ("The answer is yesterday", "no answer"),
+        ("The answer is yes-no", "no answer"),
+        ("The answer is y\u0435s", "no answer"),
+        ("The answer is \uff59es", "no answer"),
+        ("The answer is true", "no answer"),
+        ("Answer:\nYes is what Amy said", "no answer"),
+        ("The answer is no. The answer is yes.", "conflicting answers"),
+        ("The answer is yes. The answer is yes or no.", "conflicting answers"),
+        ("The answer is yes. The answer is not yes.", "conflicting answers"),
+    ],
+)
+def test_yes_no(text: str, expected: str) -> None:
+    assert reason("yes_no", text, "yes") == expected
+    assert reason("yes_no", text, "Yes") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "expected"),
+    [
+        ("The answer is nyda.", "nyda", "correct"),
+        ("The answer is NYDA!", "nyda", "correct"),
+        ("The answer is nyda", "NYDA", "correct"),
+        ("The answer is n y d a.", "nyda", "correct"),
+        ("The answer is n-y-d-a.", "nyda", "correct"),
+        ("The answer is n, y, d, a", "nyda", "correct"),
+        ('The answer is "nyda".', "nyda", "correct"),
+        ('The answer is "n", "y", "d", "a".', "nyda", "correct"),
+        ("The answer is **nyda**", "nyda", "correct"),
+        ("\\boxed{\\text{nyda}}", "nyda", "correct"),
+        ("#### nyda", "nyda", "correct"),
+        ("Answer: The answer is nyda.", "nyda", "correct"),
+        ("The answer is nyda, because", "nyda", "correct"),
+        ("The answer is <letters>. The answer is nyda", "nyda", "correct"),
+        ("The answer is then.", "then", "correct"),
+        ("So the answer is so", "so", "correct"),
+        ("The answer is because.", "because", "correct"),
+        ("The answer is a.", "a", "correct"),
+        ("The answer is nydab", "nyda", "wrong"),
+        ("The answer is n y d", "nyda", "wrong"),
+        ("The answer is adyn", "nyda", "wrong"),
+        ("nyda", "nyda", "no answer"),
+        ("The answer is not nyda", "nyda", "no answer"),
+        ("The answer is the word nyda", "the", "no answer"),
+        ("The answer is ny da", "nyda", "no answer"),
+        ("The answer is n.y.d.a", "nyda", "no answer"),
+        ("The answer is a word", "a", "no answer"),
+        ("The answer is nyda or nydb", "nyda", "no answer"),
+        ("The answer is n\u0443da", "nyda", "no answer"),
+        ("The answer is nyd\u00e0", "nyda", "no answer"),
+        ("The answer is nyda2", "nyda", "no answer"),
+        ("The answer is nyda_", "nyda", "no answer"),
+        ("Answer:\nnyda is said", "nyda", "no answer"),
+        ("The answer is nyda. The answer is nydb.", "nyda", "conflicting answers"),
+        ("The answer is nydb, no, the answer is nyda.", "nyda", "conflicting answers"),
+    ],
+)
+def test_letters(text: str, target: str, expected: str) -> None:
+    assert reason("letters", text, target) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "expected"),
+    [
+        ("The answer is Paris.", "Paris", "correct"),
+        ("The answer is PARIS", "paris", "correct"),
+        ("Answer: **Paris**", "Paris", "correct"),
+        ('The answer is: "Paris".', "Paris", "correct"),
+        ("The answer is $\\boxed{\\text{Paris}}$.", "Paris", "correct"),
+        ("The answer is Paris. It is big.", "Paris", "correct"),
+        ("The answer is\nParis", "Paris", "correct"),
+        ("Final answer: The answer is Paris.", "Paris", "correct"),
+        ("The answer is Paris, so the final answer is Paris.", "Paris", "correct"),
+        ("The answer is <text>. The answer is Paris", "Paris", "correct"),
+        ("The answer is St. Louis.", "St. Louis", "correct"),
+        ("The answer is caf\u00e9.", "cafe\u0301", "correct"),
+        ("The answer is STRASSE.", "stra\u00dfe", "correct"),
+        ("The answer is: not guilty.", "not guilty", "correct"),
+        ("The answer is:\n0 1\n1 0", "0 1\n1 0", "correct"),
+        ("The answer is:\n```\n0 1\n1 0\n```\nas shown", "0 1\n1 0", "correct"),
+        ("The answer is 0 1\n1 0\n\nDone.", "0 1\n1 0", "correct"),
+        ("#### Paris", "Paris", "correct"),
+        ("The answer is -5.", "-5", "correct"),
+        ("The answer is [1, 2].", "[1, 2]", "correct"),
+        ("The answer is St. Louis.", "St", "wrong"),
+        ("The answer is 5.", "-5", "wrong"),
+        ("The answer is $5", "5", "wrong"),
+        ("The answer is Paris, France.", "Paris", "wrong"),
+        ("The answer is Paris or Rome", "Paris", "wrong"),
+        ("The answer is P\u0430ris", "Paris", "wrong"),
+        ("The answer is \uff30aris", "Paris", "wrong"),
+        ("The answer is the city Paris", "Paris", "wrong"),
+        ("The answer is 0 1 1 0", "0 1\n1 0", "wrong"),
+        ("#### Paris. It is big.", "Paris", "wrong"),
+        ("\\boxed{Paris}{Rome} \\boxed{Paris", "Paris", "correct"),
+        ("\\boxed{Paris", "Paris", "no answer"),
+        ("Paris", "Paris", "no answer"),
+        ("The answer is not Paris.", "Paris", "no answer"),
+        ("The answer is not guilty.", "guilty", "no answer"),
+        ("The answer is ...", "Paris", "no answer"),
+        ("The answer is Rome. The answer is Paris.", "Paris", "conflicting answers"),
+        ("The answer is Paris. The answer is not Paris.", "Paris", "conflicting answers"),
+    ],
+)
+def test_text(text: str, target: str, expected: str) -> None:
+    assert reason("text", text, target) == expected
+
+
+def test_math_is_a_number_so_far() -> None:
+    assert reason("math", "The answer is $\\frac{3}{4}$.", "0.75") == "correct"
+    with pytest.raises(DataError, match=r"problem p: .*formulas cannot be graded yet"):
+        grade("The answer is x+1.", problem_of("math", "x+1"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "choices"),
+    [("choice", "D", CHOICES), ("choice", "b", CHOICES), ("choice", "", CHOICES), ("choice", "A", []),
+     ("choice", "AB", CHOICES), ("yes_no", "true", []), ("letters", "a1", []), ("letters", "", []), ("text", " .", []),
+     ("letters", "n y", []), ("choice", "blue ball", CHOICES)],
+)  # fmt: skip
+def test_a_gold_answer_of_another_kind_is_an_error(kind: AnswerKind, target: str, choices: list[str]) -> None:
+    problem = problem_of(kind, target, choices)
+    with pytest.raises(DataError, match="problem p"):
+        grade("The answer is (B).", problem)
+    with pytest.raises(DataError, match="problem p"):
+        answer_start("The answer is (B).", problem)
+
+
+TARGETS: list[tuple[AnswerKind, str]] = [
+    ("number", "-1,080"), ("math", "3/4"), ("choice", "B"), ("yes_no", "yes"), ("yes_no", "No"), ("letters", "nyda"),
+    ("text", "Paris"), ("text", "not guilty"), ("text", "0 1\n1 0"), ("text", "[1, 2]"), ("text", "E.g. so."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "target"), TARGETS)
+def test_the_final_sentence_is_graded_correct_and_found(kind: AnswerKind, target: str) -> None:
+    problem = problem_of(kind, target)
+    sentence = final_sentence(problem)
+    assert sentence.startswith("The answer is")
+    assert sentence.splitlines()[0].endswith(":" if "\n" in target else ".")
+    for text in (sentence, f"Some steps.\n{sentence}", f"{sentence}\n"):
+        assert grade(text, problem).correct
+        assert answer_start(text, problem) == text.index("answer")
+    assert answer_start("Some steps.", problem) is None
+
+
+def test_the_final_sentences_are_the_agreed_ones() -> None:
+    said = [final_sentence(problem_of(kind, target)) for kind, target in TARGETS[:7]]
+    assert said == ["The answer is -1,080.", "The answer is 3/4.", "The answer is (B).", "The answer is yes.",
+                    "The answer is no.", "The answer is nyda.", "The answer is Paris."]  # fmt: skip
+
+
+def test_a_scorer_judges_what_was_found() -> None:
+    problem = Problem("p", "q", "[3, 4]", "text", {"scorer": "rg:x"})
+    seen: list[str] = []
+
+    def scorer(asked: Problem, answer: str) -> bool:
+        assert asked is problem
+        seen.append(answer)
+        return answer == "[4, 3]"
+
+    assert grade("The answer is `[4, 3]`.", problem, scorer=scorer) == Verdict(True, "`[4, 3]`.", "correct (rg:x)")
+    assert grade("The answer is [5].", problem, scorer=scorer) == Verdict(False, "[5].", "wrong (rg:x)")
+    assert seen == ["`[4, 3]`.", "`[4, 3]`", "[4, 3]", "[5].", "[5]"]
+    seen.clear()
+    assert grade("[4, 3]", problem, scorer=scorer).reason == "no answer"
+    assert grade("The answer is [4, 3]. The answer is [5].", problem, scorer=scorer).reason == "conflicting answers"
+    assert grade("The answer is [4, 3]", problem, finish_reason="length", scorer=scorer).reason == "unfinished"
+    assert seen == []
+    with pytest.raises(DataError, match="only its scorer rg:x can grade it"):
+        grade("The answer is [3, 4].", problem)
+
+
+pieces = st.sampled_from(
+    ["The answer is ", "answer:", "####", "\\boxed{", "\\text{", "}", "{", " not ", "\n", " ", "(B)", "B", "(", ")",
+     "A", "a", "blue ball", "red ball", "yes", "no", "Yes", ",", ".", "/", "-", "or", "and", "because", "so ", "n", "y", "d",
+     "nyda", '"', "“", "*", "\0", "\ud800", "\u2028", "В", "Paris", "\u0130", "ß", "```", "<"]
+)  # fmt: skip
+
+
+@given(st.one_of(st.text(st.characters()), st.lists(pieces, max_size=40).map("".join)), st.sampled_from(TARGETS))
+def test_no_kind_raises_or_is_two_things(text: str, asked: tuple[AnswerKind, str]) -> None:
+    problem = problem_of(*asked)
+    verdict = grade(text, problem)
+    assert verdict.reason in {"correct", "wrong", "no answer", "conflicting answers"}
+    assert verdict.correct == (verdict.reason == "correct")
+    assert verdict.extracted is None or verdict.extracted in text
+    start = answer_start(text, problem)
+    if verdict.correct:
+        assert start is not None
+    # What was right stays right with another line of reasoning before it, and a contradiction never does.
+    if verdict.correct:
+        assert grade(f"Some steps.\n{text}", problem).correct
+        if asked[0] == "choice":
+            assert grade(f"{text}\nThe answer is (A).", problem).reason == "conflicting answers"
+
+
+@given(st.lists(pieces, max_size=12).map("".join))
+def test_without_a_statement_there_is_no_answer(text: str) -> None:
+    if not any(mark in text.lower() for mark in ("answer", "####", "boxed")):
+        for asked in TARGETS:
+            assert reason(asked[0], text, asked[1]) == "no answer"
+
+
+@pytest.mark.parametrize("kind", ["choice", "yes_no", "letters", "text"])
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "The answer is a", "answer:" + " " * 200, "answer: ((((", "answer: **", "answer: (A) ", "answer: A, B, ",
+     "answer: yes ,", "answer: n-y-", "answer: the the the ", "so the final ", "\\boxed{", "\\boxed{\\text{", "}", "*",
+     "\n", "answer: blue ball. ", "answer: Paris, ", "abc. ", "answer: simply ", "####", "_", ")", "answer: (B)))))))))"],
+)  # fmt: skip
+@pytest.mark.parametrize("start", ["", "The answer is "])
+def test_a_megabyte_of_words_takes_milliseconds(kind: AnswerKind, unit: str, start: str) -> None:
+    text = start + (unit * (MEGABYTE // len(unit) + 1))[:MEGABYTE]
+    problem = problem_of(kind, {"choice": "B", "yes_no": "yes", "letters": "nyda", "text": "Paris"}[kind])
+    seconds: list[Any] = []
+    for _ in range(3):
+        began = time.process_time()
+        grade(text, problem)
+        seconds.append(time.process_time() - began)
+    assert min(seconds) < 0.2  # as above

@@ -1,0 +1,216 @@
+"""Rows of data files that others made: JSONL, CSV, Parquet and data sets of the hub.
+
+A row that can't be read costs that row and no other, and comes back as the reason. Rows are numbered as an editor
+numbers lines (JSONL, CSV: the line a row begins in), or from 1 (Parquet, hub). A line longer than `MAX_ROW_BYTES` is
+never held whole.
+"""
+
+import codecs
+import csv
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fcot_lite.errors import DataError, ResourceError
+from fcot_lite.recipe import Hub
+
+MAX_ROW_BYTES = 1_000_000  # some 250,000 tokens: no model here reads more
+BATCH_ROWS = 1_000
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class BadRowError(ValueError):
+    """Why one row can't be used: a reason that is counted, and what was found."""
+
+    def __init__(self, reason: str, found: str = "") -> None:
+        super().__init__(reason, found)
+        self.reason, self.found = reason, found
+
+
+Rows = Iterator[tuple[int, dict[str, Any] | BadRowError]]
+
+
+def file_rows(path: Path, columns: Sequence[str]) -> Rows:
+    """The rows of a .jsonl, .csv or .parquet file, each with its number; empty lines are no rows.
+
+    Raises DataError where the file can't be read as a whole, or its head lacks one of the columns; ResourceError where
+    the package for Parquet is missing.
+    """
+    if not path.is_file():  # a pipe or a device would never end
+        what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "no such file"
+        raise DataError(f"{path}: {what}; relative paths start at the current folder, {Path.cwd()}")
+    try:
+        if path.suffix.lower() == ".parquet":
+            yield from _parquet(path, columns)
+            return
+        with open(path, "rb") as file:
+            if file.read(2) in UTF16:
+                raise DataError(f"{path}: is UTF-16; save it as UTF-8")
+            file.seek(0)
+            lines = _lines(file)
+            yield from _csv(path, lines, columns) if path.suffix.lower() == ".csv" else _jsonl(lines)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    number: int
+    text: str
+    fault: BadRowError | None = None
+
+
+def _lines(file: BinaryIO) -> Iterator[_Line]:
+    """Cut at line feeds alone: str.splitlines would also cut at a U+2028 inside a question."""
+    number = 0
+    while line := file.readline(MAX_ROW_BYTES + 1):
+        number += 1
+        if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
+            while not line.endswith(b"\n") and (line := file.readline(MAX_ROW_BYTES)):
+                pass
+            yield _Line(number, "", BadRowError("too long", f"a line of more than {MAX_ROW_BYTES:,} bytes"))
+            continue
+        try:
+            yield _Line(number, (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode())
+        except UnicodeDecodeError as error:
+            found = f"byte 0x{line[error.start]:02x} at position {error.start + 1}"
+            yield _Line(number, "", BadRowError("not UTF-8", found))
+
+
+def _jsonl(lines: Iterator[_Line]) -> Rows:
+    for line in lines:
+        if line.fault:
+            yield line.number, line.fault
+        elif text := line.text.rstrip(" \t\r\n"):
+            yield line.number, _json_object(text)
+
+
+def _json_object(text: str) -> dict[str, Any] | BadRowError:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        return BadRowError("not valid JSON", f"{error.msg.removesuffix(' at')} at position {error.colno}")
+    except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits; 100,000 brackets
+        return BadRowError("not valid JSON", "nested too deeply" if isinstance(error, RecursionError) else str(error))
+    if not isinstance(value, dict):
+        return BadRowError("not an object", f"one {{…}} a line is a row; this is {kind_of(value)}")
+    return value
+
+
+def _csv(path: Path, lines: Iterator[_Line], columns: Sequence[str]) -> Rows:
+    records = _csv_records(lines)
+    number, head = next(((n, cells) for n, cells in records if cells), (1, []))
+    if isinstance(head, BadRowError):
+        raise DataError(f"{path}:{number}: the head of the columns is {head.reason} ({head.found})")
+    _check_columns(path, columns, head)
+    for number, cells in records:
+        if isinstance(cells, BadRowError):
+            yield number, cells
+        elif len(cells) == len(head):
+            yield number, dict(zip(head, cells, strict=True))
+        elif cells:
+            yield number, BadRowError("wrong number of cells", f"{len(cells)}; the head has {len(head)}")
+
+
+def _csv_records(lines: Iterator[_Line]) -> Iterator[tuple[int, list[str] | BadRowError]]:
+    """One record may run over several lines. Where it is broken its first line alone is lost: a quote that nobody
+    closes would else take the rows behind it along."""
+    waiting: deque[_Line] = deque()
+    taken: list[_Line] = []
+
+    def take() -> Iterator[str]:
+        while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
+            taken.append(line)
+            if line.fault:
+                raise line.fault
+            yield line.text
+
+    while True:
+        taken.clear()
+        try:
+            cells = next(csv.reader(take(), strict=True))
+        except StopIteration:
+            return
+        except (csv.Error, BadRowError) as error:
+            first, *rest = taken
+            waiting.extendleft(reversed(rest))
+            yield first.number, first.fault or BadRowError("not valid CSV", error.args[0])
+        else:
+            yield taken[0].number, cells
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Rows:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ResourceError(f"{path}: Parquet needs the package pyarrow ({error}); pip install pyarrow") from error
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_columns(path, columns, file.schema_arrow.names)
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+                yield from _arrow_rows(batch, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
+
+
+def hub_rows(hub: Hub, columns: Sequence[str]) -> dict[str, Rows]:
+    """For each split of the data set its rows. It is downloaded into the cache of `datasets`, unless it is there.
+
+    Raises DataError where it can't be had or lacks a column, ResourceError where the package `datasets` is missing.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise ResourceError(f"task.hub needs the package datasets ({error}); make setup brings it") from error
+    datasets.disable_progress_bars()
+    try:
+        loaded = datasets.load_dataset(hub.name, hub.config, revision=hub.revision)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"{hub.name}: cannot be had from the hub ({' '.join(str(error).split())[:300]}). Without a network fetch "
+            "it elsewhere, save each split with .to_json('train.jsonl') and name the files in task.path"
+        ) from error
+    for name, data in loaded.items():
+        _check_columns(f"{hub.name}, split {name}", columns, data.column_names)
+    return {str(name): _hub_split(data, columns) for name, data in loaded.items()}
+
+
+def _hub_split(data: Any, columns: Sequence[str]) -> Rows:
+    number = 1
+    for table in data.select_columns(list(columns)).with_format("arrow").iter(BATCH_ROWS):
+        yield from _arrow_rows(table, columns, number)
+        number += table.num_rows
+
+
+def _arrow_rows(table: Any, columns: Sequence[str], first: int = 1) -> Rows:
+    for i in range(table.num_rows):
+        try:
+            yield first + i, {name: _arrow_value(table.column(name)[i]) for name in columns}
+        except UnicodeDecodeError:
+            yield first + i, BadRowError("not UTF-8")
+        except (ValueError, OverflowError) as error:  # a date that Python doesn't have
+            yield first + i, BadRowError("wrong type", str(error))
+
+
+def _arrow_value(cell: Any) -> Any:
+    if str(cell.type) in ("float", "halffloat") and cell.is_valid:
+        return float(cell.cast("string").as_py())  # as_py() makes 0.10000000149011612 of a 0.1 in 32 bits
+    return cell.as_py()
+
+
+def _check_columns(where: object, columns: Sequence[str], there: Sequence[str]) -> None:
+    for column in columns:
+        if column not in there:
+            raise DataError(f"{where}: no column {column!r}; there are: {', '.join(map(repr, there))[:500]}")
+        if there.count(column) > 1:
+            raise DataError(f"{where}: more than one column is called {column!r}; rename one")
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, in a reader's words."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
