@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fcot_lite.answers import accepted, answer_start, grade
-from fcot_lite.prompts import Message, completion_ids, prompt_ids
+from fcot_lite import tasks
+from fcot_lite.answers import accepted, answer_start, final_sentence
+from fcot_lite.prompts import Prompt, Rendered, completion, completion_ids, prompt_ids, whole_text
 from fcot_lite.recipe import CurateBlock
 from fcot_lite.records import Example, Problem, Sample
 
@@ -17,7 +18,7 @@ _SENTENCE_END = re.compile(r"[.!?][*_)\"'’”]{0,3}\s|\n")
 @dataclass(frozen=True, slots=True)
 class Dropped:
     problem_id: str
-    sample_index: int
+    sample_index: int | None
     reason: str
 
 
@@ -34,45 +35,61 @@ class Curated:
 def curate(
     problems: Sequence[Problem],
     samples: Sequence[Sequence[Sample]],
-    chats: Sequence[Sequence[Message]],
+    rendered: Sequence[Rendered],
     tokenizer: Any,
     block: CurateBlock,
+    *,
+    teacher_prompt: Prompt,
+    student_prompt: Prompt,
 ) -> Curated:
     """The training set of the student: what is finished, right, short enough and not said before.
 
-    `samples[i]` are the samples of problem i, `chats[i]` the student's prompt for it. The label is the gold answer,
-    the rationale the teacher's. A row over `max_length` tokens is dropped whole: nothing is ever truncated.
+    `samples[i]` are the samples of problem i, `rendered[i]` the student's prompt for it. The label is the gold answer,
+    the rationale the teacher's. A row over `max_length` tokens is dropped whole: nothing is ever truncated. Where the
+    student learns the answer alone, each problem is one row and no sample is used.
     """
-    examples, dropped = [], []
-    for problem, drawn, chat in zip(problems, samples, chats, strict=True):
-        prompt_length = len(prompt_ids(tokenizer, chat, problem.id))
+    examples: list[Example] = []
+    dropped: list[Dropped] = []
+    for problem, drawn, asked in zip(problems, samples, rendered, strict=True):
+        room = block.max_length - len(prompt_ids(tokenizer, asked, problem.id))
+        prompt = asked if isinstance(asked, str) else tuple(asked)
+
+        def said(rationale: str, problem: Problem = problem) -> str:
+            return completion(student_prompt, rationale, problem.target, final_sentence(problem))
+
+        if "{rationale}" not in student_prompt.completion:
+            dropped += [Dropped(problem.id, sample.sample_index, "answer only") for sample in drawn]
+            if len(completion_ids(tokenizer, said(""))) > room:
+                dropped.append(Dropped(problem.id, None, "over max_length"))
+            else:
+                examples.append(Example(prompt, said(""), problem.id, None))
+            continue
         seen: set[str] = set()
         for sample in drawn:
-            verdict = grade(sample.text, problem, "strict", finish_reason=sample.finish_reason)
-            reasoning = rationale(sample.text)
-            completion = f"{reasoning}\nThe answer is {problem.target}."
+            verdict = tasks.grade(whole_text(teacher_prompt, sample), problem, sample.finish_reason)
+            reasoning = sample.text.strip() if sample.answer_text is not None else rationale(sample.text, problem)
             reason = None
             if not accepted(sample.finish_reason, verdict):
                 reason = verdict.reason
             elif not reasoning:
                 reason = "no rationale"
-            elif prompt_length + len(completion_ids(tokenizer, completion)) > block.max_length:
+            elif len(completion_ids(tokenizer, said(reasoning))) > room:
                 reason = "over max_length"
-            elif completion in seen:
+            elif said(reasoning) in seen:
                 reason = "duplicate"
             elif block.max_per_problem is not None and len(seen) == block.max_per_problem:
                 reason = "over max_per_problem"
             if reason:
                 dropped.append(Dropped(problem.id, sample.sample_index, reason))
             else:
-                seen.add(completion)
-                examples.append(Example(tuple(chat), completion, problem.id, sample.sample_index))
+                seen.add(said(reasoning))
+                examples.append(Example(prompt, said(reasoning), problem.id, sample.sample_index))
     return Curated(examples, dropped)
 
 
-def rationale(text: str) -> str:
+def rationale(text: str, problem: Problem) -> str:
     """The reasoning without the final answer: what stands before the sentence in which the grader read it."""
-    start = answer_start(text)
+    start = answer_start(text, problem)
     if start is None:
         return text.strip()
     ends = [match.end() for match in _SENTENCE_END.finditer(text, 0, start)]

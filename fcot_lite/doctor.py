@@ -17,7 +17,7 @@ from fcot_lite.machine import Machine
 from fcot_lite.meter import available_memory_gib
 from fcot_lite.pipeline import LEAST_DISK_GIB, LEAST_MEMORY_GIB
 from fcot_lite.preflight import Check
-from fcot_lite.prompts import load_tokenizer, messages
+from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
 from fcot_lite.recipe import EngineBlock, Recipe, Sampling, TaskBlock
 from fcot_lite.records import Problem
 from fcot_lite.tasks.sources import SOURCES
@@ -253,9 +253,11 @@ def prompts(recipe: Recipe, found: Folders, problems: Sequence[Problem]) -> list
         for prompt_name in names:
             prompt = recipe.prompts[prompt_name]
             solved = tasks.examples(recipe.task, prompt.examples)
-            chats = [messages(prompt, problem.question, solved) for problem in problems]
+            rendered = [
+                render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems
+            ]
             try:
-                asked = questions(tokenizer, problems, chats, sampling, engine)
+                asked = questions(tokenizer, problems, rendered, sampling, engine, prompt.answer_trigger)
             except DataError as error:
                 fix = f"change prompts.{prompt_name}, or raise {block}.engine.max_model_len"
                 checks.append(Check(title, "fail", f"{prompt_name}: {error}", fix))

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fcot_lite import stats, tasks
-from fcot_lite.answers import grade
 from fcot_lite.engines import Engine
 from fcot_lite.files import write_jsonl
-from fcot_lite.prompts import load_tokenizer, messages
-from fcot_lite.recipe import FINE_TUNED, Recipe
+from fcot_lite.prompts import ANSWER_FORMS, Prompt, load_tokenizer, render, whole_text
+from fcot_lite.recipe import TRAINED, Recipe
 from fcot_lite.records import Problem, Sample, Verdict
 from fcot_lite.store import SampleStore
 from fcot_lite.teacher import Progress, Question, draw, open_campaign, questions
@@ -57,14 +56,17 @@ class Evaluation:
     def items(self, student: Student, prompt_name: str, problems: Sequence[Problem], what: str) -> list[dict[str, Any]]:
         """One row per problem, in order: prompt, text, extracted answer, verdict, outcome."""
         recipe, prompt = self._recipe, self._recipe.prompts[prompt_name]
-        chats = [messages(prompt, problem.question, self._solved[prompt.examples]) for problem in problems]
+        rendered = [
+            render(prompt, problem.question, self._solved[prompt.examples], ANSWER_FORMS[problem.answer_kind])
+            for problem in problems
+        ]
         sampling, engine = recipe.evaluate.sampling, recipe.evaluate.engine
-        asked = questions(self._tokenizer, problems, chats, sampling, engine)
+        asked = questions(self._tokenizer, problems, rendered, sampling, engine, prompt.answer_trigger)
         campaign = open_campaign(
             self._store,
             weights_hash=student.weights_hash,
             adapter_hash=student.adapter_hash,
-            prompt=prompt.model_dump(),
+            prompt=prompt,
             sampling=sampling,
             engine=engine,
             tokenizer=self._tokenizer,
@@ -79,15 +81,17 @@ class Evaluation:
             progress=self._progress,
             what=what,
         )
-        return [self._item(question, samples[0]) for question, samples in zip(asked, drawn.samples, strict=True)]
+        return [
+            self._item(prompt, question, samples[0]) for question, samples in zip(asked, drawn.samples, strict=True)
+        ]
 
-    def _item(self, question: Question, sample: Sample) -> dict[str, Any]:
-        problem = question.problem
-        verdict = grade(sample.text, problem, "strict", finish_reason=sample.finish_reason)
+    def _item(self, prompt: Prompt, question: Question, sample: Sample) -> dict[str, Any]:
+        problem, text = question.problem, whole_text(prompt, sample)
+        verdict = tasks.grade(text, problem, sample.finish_reason)
         return {
             "problem_id": problem.id,
             "prompt": self._tokenizer.decode(question.prompt_token_ids),
-            "text": sample.text,
+            "text": text,
             "target": problem.target,
             "extracted": verdict.extracted,
             "correct": verdict.correct,
@@ -128,7 +132,7 @@ def evaluate(
     best = max(recipe.evaluate.before, key=lambda name: validation[name]["accuracy"])
     items = {
         best: evaluation.items(before, best, evaluation.test, f"test before ({best})"),
-        FINE_TUNED: evaluation.items(after, recipe.student.prompt, evaluation.test, "test after"),
+        TRAINED: evaluation.items(after, recipe.student.prompt, evaluation.test, "test after"),
     }
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier recipe: another prompt may be the best now
     for name, rows in validation_items.items():
@@ -136,11 +140,11 @@ def evaluate(
     for name, rows in items.items():
         write_jsonl(folder / f"{name}.jsonl", rows)
     right = {name: [bool(row["correct"]) for row in rows] for name, rows in items.items()}
-    difference, low, high = stats.paired_difference(right[best], right[FINE_TUNED])
+    difference, low, high = stats.paired_difference(right[best], right[TRAINED])
     return {
         "methods": {name: summary(rows) for name, rows in items.items()},
         "validation": validation,
         "before": best,
-        "after": FINE_TUNED,
+        "after": TRAINED,
         "difference": {"accuracy": difference, "ci95": [low, high]},
     }

@@ -14,10 +14,19 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fcot_lite.errors import DataError
+from fcot_lite.records import AnswerKind, Sample
 
 Message = dict[str, str]
 Rendered = list[Message] | str  # a chat, or plain text
-PLACES = ("question", "answer_form")
+# How an answer of each kind looks, where a template says {answer_form}.
+ANSWER_FORMS: Mapping[AnswerKind, str] = {
+    "number": "<number>",
+    "choice": "(<letter>)",
+    "yes_no": "<yes or no>",
+    "letters": "<letters>",
+    "text": "<answer>",
+    "math": "<answer>",
+}
 
 
 class Prompt(BaseModel):
@@ -26,7 +35,8 @@ class Prompt(BaseModel):
     `template` holds {question}, and {answer_form} where it says how the answer should look. `examples` solved ones come
     before it: as earlier turns of a chat, or in plain text one after the other. `answer_trigger` is appended to the
     rationale for a second call that only answers (the paper's). `stop` ends a generation in addition to sampling.stop.
-    `completion` is the training target and holds {answer}; without {rationale} the student learns the answer alone.
+    `completion` is the training target; it holds {final_sentence} ("The answer is 12.") or the bare {answer}, and
+    without {rationale} the student learns the answer alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -37,7 +47,7 @@ class Prompt(BaseModel):
     format: Literal["chat", "plain"] = "chat"
     answer_trigger: str | None = None
     stop: list[str] = []
-    completion: str = "{rationale}\nThe answer is {answer}."
+    completion: str = "{rationale}\n{final_sentence}"
 
     def identity(self) -> dict[str, Any]:
         """What shapes the texts that this prompt brings forth. What is at its default is left out where it was added
@@ -63,7 +73,7 @@ METHODS: Mapping[str, Prompt] = {
     "chat_cot": Prompt(
         template="{question}\nThink step by step in plain words, without code. End with: The answer is {answer_form}."
     ),
-    "fine_tune": Prompt(completion="The answer is {answer}."),
+    "fine_tune": Prompt(completion="{final_sentence}"),
     "fine_tune_cot": Prompt(),
     "fine_tune_paper": Prompt(template="{question} ###", format="plain", stop=["END"], completion=" {answer} END"),
     "fine_tune_cot_paper": Prompt(
@@ -112,10 +122,15 @@ def render(prompt: Prompt, question: str, solved: Sequence[tuple[str, str]], ans
     return turns
 
 
-def target(prompt: Prompt, rationale: str, answer: str) -> str:
+def completion(prompt: Prompt, rationale: str, answer: str, final_sentence: str) -> str:
     """What the student learns to say."""
-    values = {"rationale": rationale, "answer": answer}
-    return re.sub("{(rationale|answer)}", lambda place: values[place[1]], prompt.completion)
+    values = {"rationale": rationale, "answer": answer, "final_sentence": final_sentence}
+    return re.sub("{(rationale|answer|final_sentence)}", lambda place: values[place[1]], prompt.completion)
+
+
+def whole_text(prompt: Prompt, sample: Sample) -> str:
+    """What a model said, both calls in one where it was asked twice: what is graded."""
+    return sample.text if sample.answer_text is None else f"{sample.text}{prompt.answer_trigger}{sample.answer_text}"
 
 
 def prompt_ids(tokenizer: Any, rendered: Rendered, where: str) -> tuple[int, ...]:

@@ -338,8 +338,14 @@ def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> 
         if _at(prompt, str, "template", default="{question}").count("{question}") != 1:
             yield ("prompts", name, "template"), "must hold {question} exactly once"
         completion = _at(prompt, str, "completion", default="{answer}")
-        if completion.count("{answer}") != 1 or completion.count("{rationale}") > 1:
-            yield ("prompts", name, "completion"), "must hold {answer} exactly once, and {rationale} at most once"
+        if (
+            completion.count("{answer}") + completion.count("{final_sentence}") != 1
+            or completion.count("{rationale}") > 1
+        ):
+            yield (
+                ("prompts", name, "completion"),
+                "must hold {final_sentence} or {answer} exactly once, and {rationale} at most once",
+            )
     if TRAINED in prompts:
         yield ("prompts", TRAINED), "the results call the trained student so; take another name"
     if before and student_prompt is not None and student_prompt not in before:

@@ -44,9 +44,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A training row: the student's prompt as chat messages, the completion it learns, and where that came from."""
+    """A training row: the student's prompt as messages of a chat or text, the completion it learns, and where that came
+    from. `sample_index` is None where no sample was needed, because the answer alone is learnt."""
 
-    prompt: tuple[Mapping[str, str], ...]
+    prompt: tuple[Mapping[str, str], ...] | str
     completion: str
     problem_id: str
-    sample_index: int
+    sample_index: int | None

@@ -22,9 +22,9 @@ from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, Rec
 from fcot_lite.files import read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
-from fcot_lite.prompts import load_tokenizer, messages
+from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render, whole_text
 from fcot_lite.recipe import STORE, Recipe, load
-from fcot_lite.records import Problem
+from fcot_lite.records import Example, Problem
 from fcot_lite.store import SampleStore
 
 FIRST_PROMPTS = 3
@@ -53,7 +53,6 @@ class Context:
 
 def sample(context: Context) -> dict[str, Any]:
     from fcot_lite import stats
-    from fcot_lite.answers import grade
     from fcot_lite.teacher import draw, open_campaign, questions
 
     recipe, teacher, task = context.recipe, context.recipe.teacher, context.recipe.task
@@ -63,15 +62,15 @@ def sample(context: Context) -> dict[str, Any]:
     prompt = recipe.prompts[teacher.prompt]
     problems = tasks.problems(task, "train")
     solved = tasks.examples(task, prompt.examples)
-    chats = [messages(prompt, problem.question, solved) for problem in problems]
-    asked = questions(tokenizer, problems, chats, teacher.sampling, teacher.engine)
+    rendered = [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
+    asked = questions(tokenizer, problems, rendered, teacher.sampling, teacher.engine, prompt.answer_trigger)
     _check_student_prompts(context, problems[:FIRST_PROMPTS])  # before the teacher's hours, not after them
     weights_hash = models.weights_hash(model_dir)
     with context.store() as store:
         campaign = open_campaign(
             store,
             weights_hash=weights_hash,
-            prompt=prompt.model_dump(),
+            prompt=prompt,
             sampling=teacher.sampling,
             engine=teacher.engine,
             tokenizer=tokenizer,
@@ -92,7 +91,7 @@ def sample(context: Context) -> dict[str, Any]:
         spent = store.spent()
     by_problem = []
     for problem, samples in zip(problems, drawn.samples, strict=True):
-        right = [grade(s.text, problem, "strict", finish_reason=s.finish_reason).correct for s in samples]
+        right = [tasks.grade(whole_text(prompt, s), problem, s.finish_reason).correct for s in samples]
         by_problem.append((sum(right), len(right)))
     accepted, total = sum(right for right, _ in by_problem), sum(n for _, n in by_problem)
     num_tokens = sum(s.num_tokens for samples in drawn.samples for s in samples)
@@ -127,8 +126,10 @@ def _check_student_prompts(context: Context, problems: Sequence[Problem]) -> Non
     for name in recipe.evaluate.before:
         prompt = recipe.prompts[name]
         solved = tasks.examples(recipe.task, prompt.examples)
-        chats = [messages(prompt, problem.question, solved) for problem in problems]
-        asked = questions(tokenizer, problems, chats, recipe.evaluate.sampling, recipe.evaluate.engine)
+        rendered = [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
+        asked = questions(
+            *(tokenizer, problems, rendered, recipe.evaluate.sampling, recipe.evaluate.engine, prompt.answer_trigger)
+        )
         longest = max(len(question.prompt_token_ids) for question in asked)
         if name == recipe.student.prompt and longest >= recipe.curate.max_length:
             raise RecipeError(
@@ -154,15 +155,22 @@ def curate(context: Context) -> dict[str, Any]:
         drawn[row["problem_id"]].append(Sample(**row))
     prompt = recipe.prompts[recipe.student.prompt]
     solved = tasks.examples(task, prompt.examples)
-    chats = [messages(prompt, problem.question, solved) for problem in problems]
+    rendered = [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
     tokenizer = load_tokenizer(context.model(recipe.student.model))
-    curated = curate(problems, [drawn[problem.id] for problem in problems], chats, tokenizer, recipe.curate)
+    curated = curate(
+        problems,
+        [drawn[problem.id] for problem in problems],
+        rendered,
+        tokenizer,
+        recipe.curate,
+        teacher_prompt=recipe.prompts[recipe.teacher.prompt],
+        student_prompt=prompt,
+    )
     write_jsonl(
         context.run_dir / "train.jsonl",
         (
             {
-                "prompt": list(example.prompt),
-                "completion": [{"role": "assistant", "content": example.completion}],
+                **_prompt_and_completion(example),
                 "problem_id": example.problem_id,
                 "sample_index": example.sample_index,
             }
@@ -172,6 +180,13 @@ def curate(context: Context) -> dict[str, Any]:
     counts = {"kept": len(curated.examples), "dropped": curated.counts()}
     write_json(context.run_dir / "curation.json", {**counts, "rows": [asdict(row) for row in curated.dropped]})
     return {**counts, "outputs": _hashes(context.run_dir, ["train.jsonl", "curation.json"])}
+
+
+def _prompt_and_completion(example: Example) -> dict[str, Any]:
+    """As TRL reads them: messages of a chat, or two texts."""
+    if isinstance(example.prompt, str):
+        return {"prompt": example.prompt, "completion": example.completion}
+    return {"prompt": list(example.prompt), "completion": [{"role": "assistant", "content": example.completion}]}
 
 
 def train(context: Context) -> dict[str, Any]:
@@ -191,7 +206,8 @@ def train(context: Context) -> dict[str, Any]:
     rows = []
     for example in examples:
         prompt = prompt_ids(tokenizer, example["prompt"], example["problem_id"])
-        completion = completion_ids(tokenizer, example["completion"][0]["content"])
+        said = example["completion"]
+        completion = completion_ids(tokenizer, said if isinstance(said, str) else said[0]["content"])
         rows.append(student.TokenRow([*prompt, *completion], [-100] * len(prompt) + list(completion)))
     adapter_dir = context.run_dir / "adapter"  # an earlier one stays until the new one is whole
     outcome = student.train(

@@ -79,7 +79,7 @@ def test_a_damaged_result_is_a_message(finished: Path, content: str) -> None:
 def test_the_report_is_on_stdout_alone(finished: Path) -> None:
     done = fcot("report", finished)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "student after (fine_tune_cot)" in done.stdout
+    assert "student after (trained)" in done.stdout
     assert "\x1b" not in done.stdout
     assert max(len(line) for line in done.stdout.splitlines() if "%" in line) <= 120
     as_json = fcot("report", finished, "--json")

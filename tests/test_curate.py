@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fcot_lite.answers import grade
 from fcot_lite.curate import curate, rationale
-from fcot_lite.prompts import completion_ids, prompt_ids
+from fcot_lite.prompts import Prompt, completion_ids, prompt_ids
 from fcot_lite.recipe import CurateBlock
 from fcot_lite.records import Problem, Sample
 
@@ -20,13 +20,17 @@ CHAT = [{"role": "user", "content": PROBLEM.question}]
 ROOMY = CurateBlock(max_length=10_000)
 
 
+def curated_by(*arguments: Any, teacher: Prompt = Prompt(), student: Prompt = Prompt()) -> Any:
+    return curate(*arguments, teacher_prompt=teacher, student_prompt=student)
+
+
 def sample(text: str, index: int = 0, finish_reason: Any = "stop") -> Sample:
     return Sample("p/0", index, text, None, finish_reason, 9, 9, index)
 
 
 def reasons(tokenizer: Any, samples: list[Sample], block: CurateBlock = ROOMY) -> dict[int, str]:
     """Sample index → "kept" or why not."""
-    curated = curate([PROBLEM], [samples], [CHAT], tokenizer, block)
+    curated = curated_by([PROBLEM], [samples], [CHAT], tokenizer, block)
     return {
         **{example.sample_index: "kept" for example in curated.examples},
         **{dropped.sample_index: dropped.reason for dropped in curated.dropped},
@@ -79,7 +83,7 @@ def test_kept_and_dropped_are_what_came_in(
         for problem, row in zip(problems, drawn, strict=True)
     ]
     block = CurateBlock(max_length=max_length, max_per_problem=max_per_problem)
-    curated = curate(problems, samples, [CHAT] * len(problems), tokenizer, block)
+    curated = curated_by(problems, samples, [CHAT] * len(problems), tokenizer, block)
     came_in = [(s.problem_id, s.sample_index) for row in samples for s in row]
     went_out = [(row.problem_id, row.sample_index) for row in [*curated.examples, *curated.dropped]]
     assert sorted(went_out) == sorted(came_in)
@@ -114,12 +118,12 @@ def test_the_first_ones_of_a_problem_stay(tokenizer: Any) -> None:
 def test_the_same_words_teach_two_problems(tokenizer: Any) -> None:
     problems = [PROBLEM, replace(PROBLEM, id="p/1")]
     samples = [[sample("3 + 4. The answer is 7.")], [replace(sample("3 + 4. The answer is 7."), problem_id="p/1")]]
-    assert len(curate(problems, samples, [CHAT, CHAT], tokenizer, ROOMY).examples) == 2
+    assert len(curated_by(problems, samples, [CHAT, CHAT], tokenizer, ROOMY).examples) == 2
 
 
 def test_the_label_is_the_gold_answer(tokenizer: Any) -> None:
     problem = replace(PROBLEM, target="1234")
-    curated = curate([problem], [[sample("It is so. The answer is $1,234.00 dollars!")]], [CHAT], tokenizer, ROOMY)
+    curated = curated_by([problem], [[sample("It is so. The answer is $1,234.00 dollars!")]], [CHAT], tokenizer, ROOMY)
     (example,) = curated.examples
     assert example.completion == "It is so.\nThe answer is 1234."
     assert (example.prompt, example.problem_id, example.sample_index) == (tuple(CHAT), "p/0", 0)
@@ -157,8 +161,8 @@ def test_the_reasoning_is_what_stands_before_the_answer(text: str, reasoning: st
 def test_curating_what_was_curated_changes_nothing(tokenizer: Any) -> None:
     """The announcement is cut as often as it is added: none is left over, none is said twice."""
     for text in ("3 + 4 = 7. Answer: 7", "Add.\n#### 7", "Add. So the final answer is 7.", "So: 3 + 4.\n\\boxed{7}"):
-        (once,) = curate([PROBLEM], [[sample(text)]], [CHAT], tokenizer, ROOMY).examples
-        (twice,) = curate([PROBLEM], [[sample(once.completion)]], [CHAT], tokenizer, ROOMY).examples
+        (once,) = curated_by([PROBLEM], [[sample(text)]], [CHAT], tokenizer, ROOMY).examples
+        (twice,) = curated_by([PROBLEM], [[sample(once.completion)]], [CHAT], tokenizer, ROOMY).examples
         assert twice.completion == once.completion
 
 
@@ -185,6 +189,6 @@ def test_the_rationale_ends_where_the_grader_read_the_answer(text: str, expected
 
 
 def test_an_answer_without_reasoning_teaches_nothing(tokenizer: Any) -> None:
-    curated = curate([PROBLEM], [[sample("The answer is 7.")]], [CHAT], tokenizer, ROOMY)
+    curated = curated_by([PROBLEM], [[sample("The answer is 7.")]], [CHAT], tokenizer, ROOMY)
     assert curated.examples == []
     assert curated.counts() == {"no rationale": 1}

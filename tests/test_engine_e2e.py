@@ -11,8 +11,8 @@ from fcot_lite.engines.vllm import VllmEngine, adapter_rank
 from fcot_lite.files import read_json
 from fcot_lite.machine import detect
 from fcot_lite.models import resolve
-from fcot_lite.prompts import end_of_turn_id, load_tokenizer, messages, prompt_ids
-from fcot_lite.recipe import EngineBlock, Prompt, Sampling
+from fcot_lite.prompts import Prompt, end_of_turn_id, load_tokenizer, prompt_ids, render
+from fcot_lite.recipe import EngineBlock, Sampling
 
 pytestmark = pytest.mark.e2e
 STARTER = "starter:smollm2-135m-instruct"
@@ -44,7 +44,7 @@ def requests(
     return [
         Request(
             f"{name}/{i}",
-            prompt_ids(tokenizer, messages(Prompt(system="You add numbers."), problem.question, []), problem.id),
+            prompt_ids(tokenizer, render(Prompt(system="You add numbers."), problem.question, []), problem.id),
             sampling,
             seed,
             (end_of_turn_id(tokenizer),),

@@ -94,7 +94,7 @@ TRAINED = {"plain": 6, "steps": 0, "twin": 0}
 def test_the_best_prompt_on_validation_meets_the_test_and_no_other_does(bench: Bench) -> None:
     result = bench.evaluate(bench.student(WEAK), bench.student(TRAINED, "a"))
     assert result["before"] == "steps"  # as good as twin, and named before it
-    assert result["after"] == "fine_tune_cot"
+    assert result["after"] == "trained"
     assert bench.history("untrained") == {
         ("plain", "validation"): 5,
         ("steps", "validation"): 5,
@@ -105,7 +105,7 @@ def test_the_best_prompt_on_validation_meets_the_test_and_no_other_does(bench: B
     assert all(request.use_adapter for request in bench.engines["a"].submitted)
     assert not any(request.use_adapter for request in bench.engines["untrained"].submitted)
     assert {name: row["correct"] for name, row in result["validation"].items()} == WEAK
-    assert {name: row["correct"] for name, row in result["methods"].items()} == {"steps": 2, "fine_tune_cot": 6}
+    assert {name: row["correct"] for name, row in result["methods"].items()} == {"steps": 2, "trained": 6}
     assert result["difference"]["accuracy"] == pytest.approx(4 / 7)
     assert bench.store.spent().num_tokens == 4 * (15 + 7 + 7)
 
@@ -116,7 +116,7 @@ def test_a_prompt_that_shines_on_the_test_alone_is_not_chosen(bench: Bench) -> N
     result = bench.evaluate(before, bench.student(TRAINED, "a"))
     assert result["before"] == "plain"
     # Before and after share prompt and problems here; they are kept apart by the adapter.
-    assert {name: row["correct"] for name, row in result["methods"].items()} == {"plain": 3, "fine_tune_cot": 6}
+    assert {name: row["correct"] for name, row in result["methods"].items()} == {"plain": 3, "trained": 6}
 
 
 def test_the_items_say_everything_and_come_in_order(bench: Bench) -> None:
@@ -143,7 +143,7 @@ def test_another_adapter_is_evaluated_anew_and_the_untrained_student_is_not(benc
     result = bench.evaluate(bench.student(WEAK), bench.student({"plain": 3}, "b"))
     assert bench.history("b") == {("plain", "test"): 7}
     assert bench.history("untrained") == {}
-    assert result["methods"]["fine_tune_cot"]["correct"] == 3
+    assert result["methods"]["trained"]["correct"] == 3
 
 
 def test_an_evaluation_goes_on_where_it_stopped(bench: Bench) -> None:

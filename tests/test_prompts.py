@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcot_lite.errors import DataError
-from fcot_lite.prompts import completion_ids, control_tokens, end_of_turn_id, load_tokenizer, messages, prompt_ids
-from fcot_lite.recipe import Prompt
+from fcot_lite.prompts import (
+    Prompt,
+    completion_ids,
+    control_tokens,
+    end_of_turn_id,
+    load_tokenizer,
+    prompt_ids,
+    render,
+)
 
 QUESTION = [{"role": "user", "content": "Start with 3. Add 4. What is the result?"}]
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -34,7 +41,7 @@ def whole_chat(tokenizer: Any, turns: list[dict[str, str]], answer: str) -> list
 def test_a_chat_is_made_of_system_solved_examples_and_question() -> None:
     prompt = Prompt(template="Q: {question}\nGo.", system="Be right.", examples=2)
     solved = [("1 + 1?", "2."), ("2 + 2?", "4."), ("3 + 3?", "6.")]
-    assert [(turn["role"], turn["content"]) for turn in messages(prompt, "{question}?", solved)] == [
+    assert [(turn["role"], turn["content"]) for turn in render(prompt, "{question}?", solved)] == [
         ("system", "Be right."),
         ("user", "Q: 1 + 1?\nGo."),
         ("assistant", "2."),
@@ -42,8 +49,8 @@ def test_a_chat_is_made_of_system_solved_examples_and_question() -> None:
         ("assistant", "4."),
         ("user", "Q: {question}?\nGo."),
     ]
-    assert messages(Prompt(), "x", solved) == [{"role": "user", "content": "x"}]
-    assert messages(Prompt(system=""), "x", [])[0] == {"role": "system", "content": ""}
+    assert render(Prompt(), "x", solved) == [{"role": "user", "content": "x"}]
+    assert render(Prompt(system=""), "x", [])[0] == {"role": "system", "content": ""}
 
 
 @pytest.mark.parametrize("answer", ["7", "3 + 4 = 7. The answer is 7.", "Ä 日本\n\n\u2028 x", "two\nlines"])

@@ -124,7 +124,7 @@ def test_the_recipes_of_the_repository(path: Path) -> None:
         ({"prompts": {}}, "prompts", "at least 1"),
         ({"prompts__plain__template": "no place"}, "prompts.plain.template", "{question} exactly once"),
         ({"prompts__plain__template": "{question}{question}"}, "prompts.plain.template", "{question} exactly once"),
-        ({"prompts__fine_tune_cot": {}}, "prompts.fine_tune_cot", "take another name"),
+        ({"prompts__trained": {}}, "prompts.trained", "take another name"),
         ({"cost": {"usd_per_hour": -1}}, "cost.usd_per_hour", "greater than or equal to 0"),
         ({"prompts__plain__system": False}, "prompts.plain.system", "put it in quotes (it is False)"),
         ({"prompts__plain__system": 5}, "prompts.plain.system", "put it in quotes (it is 5)"),

@@ -40,8 +40,8 @@ OUTCOMES: dict[str, dict[str, Any]] = {
         "tokens_per_second": 2000.0, "outputs": {},
     },
     "evaluate": {
-        "methods": {"plain": METHOD, "fine_tune_cot": AFTER}, "validation": {"plain": METHOD, "steps": AFTER},
-        "before": "plain", "after": "fine_tune_cot", "difference": {"accuracy": 0.25, "ci95": [-0.1, 0.6]},
+        "methods": {"plain": METHOD, "trained": AFTER}, "validation": {"plain": METHOD, "steps": AFTER},
+        "before": "plain", "after": "trained", "difference": {"accuracy": 0.25, "ci95": [-0.1, 0.6]},
         "served": "merged into the unquantised base", "num_tokens": 555, "outputs": {},
     },
 }  # fmt: skip
@@ -68,7 +68,7 @@ def test_the_contract_of_result_json() -> None:
     assert value["student"].keys() >= {"model", "method", "trainable_parameters", "num_tokens", "tokens_per_second"}
     for method in value["methods"].values():
         assert method.keys() >= {"accuracy", "ci95", "n", "correct", "wrong", "truncated", "errored"}
-    assert (value["before"], value["after"]) == ("plain", "fine_tune_cot")
+    assert (value["before"], value["after"]) == ("plain", "trained")
     for stage in value["stages"].values():
         assert stage.keys() >= {
             "wall_seconds", "peak_memory_gib", "peak_gpu_allocated_gib", "peak_gpu_reserved_gib",

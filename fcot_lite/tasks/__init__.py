@@ -13,9 +13,10 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any, Literal
 
+from fcot_lite import answers
 from fcot_lite.errors import RecipeError
 from fcot_lite.recipe import TaskBlock
-from fcot_lite.records import AnswerKind, Problem
+from fcot_lite.records import AnswerKind, FinishReason, Problem, Verdict
 from fcot_lite.tasks import arithmetic, commonsense, custom, generated, other, rg, splits, symbolic
 from fcot_lite.tasks.leakage import Leakage, overlap
 from fcot_lite.tasks.sources import SOURCES, is_here
@@ -224,6 +225,11 @@ def examples(block: TaskBlock, count: int) -> list[tuple[str, str]]:
     if block.name is None:
         return custom.examples(block, count)
     return solved_examples(block.name, options=block.options, count=count)
+
+
+def grade(text: str, problem: Problem, finish_reason: FinishReason) -> Verdict:
+    """The strict verdict on a completion, by the kind of answer or the scorer that the problem names."""
+    return answers.grade(text, problem, "strict", finish_reason=finish_reason)
 
 
 def fingerprint(block: TaskBlock) -> str | None:
