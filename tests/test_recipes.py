@@ -32,6 +32,10 @@ def test_a_recipe_loads_and_reads_as_a_lesson(path: Path) -> None:
         assert word in head, f"the head comment has no {word!r}"
     # Either figures of ours, with the place they come from, or the words that there are none.
     assert ("not yet measured" in head) != bool(re.search(r"Expect.*% → .*(README|benchmarks)", head))
+    readme = (REPOSITORY / "README.md").read_text()
+    for before, after in re.findall(r"([\d.]+) % → ([\d.]+) %", head):
+        for figure in (before, after):
+            assert re.search(rf"student (before|after) \([\w-]+\) +{re.escape(figure)} %", readme), figure
     # Complete: what is written is what runs, and loading it again changes nothing.
     assert recipe.task.name in TASKS or recipe.task.name.startswith("rg:")
     assert recipe.cost.usd_per_hour is not None
@@ -46,6 +50,7 @@ def test_prompts_that_nobody_uses_do_not_stand_there(path: Path) -> None:
 
 def test_the_table_of_recipes_has_them_all() -> None:
     table = (FOLDER / "README.md").read_text()
+    assert not re.search(r"\b[A-Z0-9]+(ROW|TABLE)\b|TODO|TBD", table + (REPOSITORY / "README.md").read_text())
     listed = re.findall(r"^\| \[([\w.-]+)\.yaml\]\(\1\.yaml\) \|", table, flags=re.MULTILINE)
     assert sorted(listed) == NAMES
     for path in RECIPES:
