@@ -53,7 +53,7 @@ def test_any_task_has_its_leakage() -> None:
 
 @pytest.fixture
 def real_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    if REAL_DATA is None:
+    if not REAL_DATA:
         pytest.skip("FCOT_DATA is not set")
     monkeypatch.setenv("FCOT_DATA", REAL_DATA)
 

@@ -152,7 +152,7 @@ def test_a_test_file_is_read_alone() -> None:
 
 @pytest.fixture
 def real_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    if REAL_DATA is None:
+    if not REAL_DATA:
         pytest.skip("FCOT_DATA is not set")
     monkeypatch.setenv("FCOT_DATA", REAL_DATA)
 

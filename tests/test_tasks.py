@@ -759,7 +759,7 @@ def test_tasks_are_described_without_a_download(tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def real_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    if REAL_DATA is None:
+    if not REAL_DATA:
         pytest.skip("FCOT_DATA is not set")
     monkeypatch.setenv("FCOT_DATA", REAL_DATA)
 
@@ -815,8 +815,8 @@ PUBLISHED = {
         "Alice, Bob, and Claire are playing a game. At the start of the game, they are each holding a ball: Alice has "
         "a yellow ball, Bob has a purple ball, and Claire has a blue ball. \n\nAs the game progresses, pairs of "
         "players trade balls. First, Alice and Claire swap balls. Then, Bob and Claire swap balls. Finally, Alice and "
-        "Claire swap balls. At the end of the game, Alice has the \nWhich choice is true? Answer choices: (A) yellow ball, "
-        "(B) purple ball, (C) blue ball.",
+        "Claire swap balls. At the end of the game, Alice has the \nWhich choice is true? Answer choices: (A) yellow "
+        "ball, (B) purple ball, (C) blue ball.",
         "B",
     ),
     "commonsense_qa/4": (
