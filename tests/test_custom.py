@@ -532,9 +532,7 @@ def test_templates_stay_on_one_side(tmp_path: Path) -> None:
     assert len({template(problem.question) for problem in by_template["train"][:14]}) > 5
     plain = read(block(path)).problems
     assert {template(problem.question) for problem in plain["test"]} == set.union(*groups)
-    with pytest.raises(
-        DataError, match=r"no test questions are left; give it .* of many templates"
-    ):
+    with pytest.raises(DataError, match=r"no test questions are left; give it .* of many templates"):
         read(block(write(path, made[:20]), split="template"))
 
 
@@ -597,7 +595,7 @@ def test_a_changed_file_has_another_fingerprint_and_a_moved_one_the_same(tmp_pat
     assert tasks.fingerprint(block(moved)) == first
     assert tasks.fingerprint(block(moved, train=3, max_bad_rows=2)) == first
     assert tasks.fingerprint(block({"train": str(path), "test": str(moved)})) != first
-    for changes in ({"answer": "text"}, {"target": "question"}, {"id": "question"}, {"solution": "target"}):
+    for changes in ({"answer": "text"}, {"target": "question"}, {"id": "question"}, {"split": "template"}):
         assert tasks.fingerprint(block(path, **changes)) != first
     write(path, [*GOOD, b""])
     assert tasks.fingerprint(block(path)) != first
