@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fcot_lite.errors import INTERRUPTED, FcotError, ResourceError
+from fcot_lite.errors import INTERRUPTED, FcotError, RecipeError, ResourceError
 
 app = typer.Typer(
     add_completion=False,
@@ -106,6 +106,43 @@ def models(as_json: AsJson = False) -> None:
             here = str(row.path) if row.path else "not yet"
             table.add_row(row.name, row.upstream, row.license, row.mirror, row.gguf_sha256[:12], size, here)
         _console(width=200).print(table)
+
+    _guarded(show)
+
+
+@app.command()
+def tasks(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="one task, or a recipe for the task in it")
+    ] = None,
+    examples: Annotated[int, typer.Option("-n", min=0, help="show its first N train questions by each prompt")] = 0,
+    leakage: Annotated[bool, typer.Option("--leakage", help="count test questions that stand in train")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of the tables")] = False,
+) -> None:
+    """The tasks: how many questions, which answers, from where, and what leaks from train into test."""
+
+    def show() -> None:
+        from fcot_lite.recipe import TaskBlock, load
+        from fcot_lite.tasks import listing
+
+        if name is None:
+            if examples or leakage:
+                raise RecipeError("-n and --leakage are for one task: fcot tasks NAME")
+            rows = listing.overview()
+            if as_json:
+                print(json.dumps(rows, indent=2))
+            else:
+                _console(width=200).print(listing.overview_table(rows))
+            return
+        recipe = load(Path(name)) if name.endswith(".yaml") else None
+        task = recipe.task if recipe else TaskBlock(name=name)
+        found = listing.details(task, recipe.prompts if recipe else listing.PROMPTS, examples, leakage)
+        if as_json:
+            print(json.dumps(found, indent=2))
+            return
+        console = _console(width=120)
+        for line in listing.details_lines(found):
+            console.print(line, soft_wrap=isinstance(line, str))
 
     _guarded(show)
 

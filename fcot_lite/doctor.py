@@ -23,7 +23,15 @@ from fcot_lite.records import Problem
 from fcot_lite.tasks.sources import SOURCES
 from fcot_lite.teacher import questions
 
-FOLDERS = {"gsm8k": "grade-school-math"}  # of tasks' data files, where they are not called as the task is
+FOLDERS = {  # of tasks' data files, where they are not called as the task is
+    "commonsense_qa": "CommonsenseQA",
+    "date_understanding": "Bigbench_Date",
+    "gsm8k": "grade-school-math",
+    "last_letter_concatenation": "last_letters",
+    "single_eq": "SingleEq",
+    "strategy_qa": "StrategyQA",
+    "tracking_shuffled_objects": "Bigbench_object_tracking",
+}
 FIRST_PROMPTS = 3
 Folders = Mapping[str, Path | None]  # the recipe's models by name; None: to be fetched
 

@@ -22,7 +22,7 @@ from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.recipe import TaskBlock, build, dump, load
 from fcot_lite.tasks import custom, rows
 from fcot_lite.tasks.custom import Read, read
-from fcot_lite.tasks.splits import normalised
+from fcot_lite.tasks.splits import normalised, template
 
 GOOD = [{"question": f"What is {i} plus {i}?", "target": str(2 * i)} for i in range(12)]
 KEYS = {"question": "question", "target": "target", "answer": "number"}
@@ -520,6 +520,22 @@ def test_the_split_does_not_depend_on_the_order_and_moves_little_with_more_rows(
     assert len(was & {problem.question for problem in after["test"]}) >= 180
 
 
+def test_templates_stay_on_one_side(tmp_path: Path) -> None:
+    verbs = [f"{a}{b}s" for a in ("walk", "ride", "swim", "climb", "row") for b in ("", "er", "ing", "le")]
+    made = [{"question": f"Ann {verb} {i} miles. And then?", "target": i} for verb in verbs for i in range(20)]
+    path = write(tmp_path / "data.jsonl", made)
+    by_template = read(block(path, split="template")).problems
+    assert [len(by_template[part]) for part in PARTS] == [280, 40, 80]
+    groups = [{template(problem.question) for problem in by_template[part]} for part in PARTS]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == len(verbs)
+    # The first problems are of many templates: a limit takes no whole ones.
+    assert len({template(problem.question) for problem in by_template["train"][:14]}) > 5
+    plain = read(block(path)).problems
+    assert {template(problem.question) for problem in plain["test"]} == set.union(*groups)
+    with pytest.raises(DataError, match=r"no test questions are left; give it .* of many templates"):
+        read(block(write(path, made[:20]), split="template"))
+
+
 def test_a_file_for_each_split(tmp_path: Path) -> None:
     train = write(tmp_path / "train.jsonl", [*GOOD[:8], {**GOOD[11], "question": GOOD[11]["question"].upper()}])
     test = write(tmp_path / "test.jsonl", GOOD[8:])
@@ -579,7 +595,7 @@ def test_a_changed_file_has_another_fingerprint_and_a_moved_one_the_same(tmp_pat
     assert tasks.fingerprint(block(moved)) == first
     assert tasks.fingerprint(block(moved, train=3, max_bad_rows=2)) == first
     assert tasks.fingerprint(block({"train": str(path), "test": str(moved)})) != first
-    for changes in ({"answer": "text"}, {"target": "question"}, {"id": "question"}, {"solution": "target"}):
+    for changes in ({"answer": "text"}, {"target": "question"}, {"id": "question"}, {"split": "template"}):
         assert tasks.fingerprint(block(path, **changes)) != first
     write(path, [*GOOD, b""])
     assert tasks.fingerprint(block(path)) != first

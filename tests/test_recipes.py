@@ -7,11 +7,12 @@ import pytest
 from conftest import REPOSITORY
 
 from fcot_lite.recipe import dump, load
-from fcot_lite.tasks import TASKS
+from fcot_lite.tasks import TASKS, solved_examples
 
 FOLDER = REPOSITORY / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
-NAMES = ["cpu", "gpu", "gpu-12gb", "gsm8k", "multiarith", "quickstart", "svamp"]
+PAPER = [name for name, task in TASKS.items() if task.data is not None]  # each of the paper's tasks has its recipe
+NAMES = sorted(["cpu", "gpu", "gpu-12gb", "quickstart", *PAPER])
 
 
 def test_the_book_is_complete() -> None:
@@ -40,6 +41,20 @@ def test_a_recipe_loads_and_reads_as_a_lesson(path: Path) -> None:
     assert recipe.task.name in TASKS or recipe.task.name.startswith("rg:")
     assert recipe.cost.usd_per_hour is not None
     assert "sampling:\n    max_tokens" in dump(recipe)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_prompts_ask_for_the_sentence_that_ends_an_answer(name: str) -> None:
+    recipe = load(FOLDER / f"{name}.yaml")
+    wanted = {
+        "number": "The answer is <number>.",
+        "choice": "The answer is (X).",
+        "yes_no": "The answer is yes. Or with: The answer is no.",
+        "letters": "The answer is <letters>.",
+    }
+    assert recipe.task.name == name
+    assert recipe.prompts["step_by_step"].template.endswith(wanted[TASKS[name].answer_kind])
+    assert len(solved_examples(name, count=recipe.prompts["few_shot"].examples)) == 4
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

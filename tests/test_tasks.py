@@ -25,15 +25,20 @@ from fcot_lite import tasks
 from fcot_lite.answers import grade
 from fcot_lite.errors import DataError, RecipeError, ResourceError
 from fcot_lite.records import Problem
-from fcot_lite.tasks import generated, sources
-from fcot_lite.tasks.splits import hold_out, normalised, permutation, without
+from fcot_lite.tasks import generated, sources, splits
+from fcot_lite.tasks.splits import normalised
 
 REAL_DATA = os.environ.get("FCOT_DATA")  # read here: conftest.py hides it from every test
-DATA_SETS = ["gsm8k", "multiarith", "svamp"]
+DATA_SETS = [name for name, task in tasks.TASKS.items() if task.data is not None]
 
 
 def texts(problems: list[Problem]) -> set[str]:
     return {normalised(problem.question) for problem in problems}
+
+
+def spelled(i: int) -> str:
+    """Row i's number in letters: questions that differ in a number have one template, and lie in one group."""
+    return "q" + "".join("abcdefghij"[int(digit)] for digit in str(i))
 
 
 def operations(question: str) -> str:
@@ -50,7 +55,7 @@ def test_an_unknown_task_names_its_neighbour() -> None:
         tasks.load("gsm8", "train")
     with pytest.raises(RecipeError, match="did you mean 'chain_arithmetic'"):
         tasks.solved_examples("Chain-Arithmetics")
-    with pytest.raises(RecipeError, match="chain_arithmetic, gsm8k, multiarith, svamp, or rg:"):
+    with pytest.raises(RecipeError, match=r"choose one of single_eq, addsub, .*chain_arithmetic.*, or rg:"):
         tasks.load("svhn!", "train")
 
 
@@ -66,14 +71,27 @@ def test_a_limit_is_a_whole_number_from_one(limit: Any) -> None:
         tasks.load("chain_arithmetic", "train", limit=limit)
 
 
+# How a solution ends, for each kind of answer.
+FINAL_SENTENCES = {
+    "number": r"The answer is (-?[\d.]+)\.",
+    "choice": r"The answer is \(([A-Z])\)\.",
+    "yes_no": r"The answer is (yes|no)\.",
+    "letters": r"The answer is ([A-Za-z]+)\.",
+}
+
+
 @pytest.mark.parametrize("name", tasks.TASKS)
 def test_solved_examples_end_in_their_answer(name: str) -> None:
     examples = tasks.solved_examples(name)
     assert len(set(examples)) == 4
+    kind = tasks.TASKS[name].answer_kind
     for question, solution in examples:
-        target = solution.rsplit(" ", 1)[1].removesuffix(".")
-        assert grade(solution, Problem("p", question, target)).correct
-        for left, stated in re.findall(r"(\d+ [-+*/] \d+(?: [-+*/] \d+)*) = (\d+)", solution):
+        final = re.search(FINAL_SENTENCES[kind] + r"\Z", solution)
+        assert final
+        assert solution.count("The answer is") == 1
+        if kind == "number":
+            assert grade(solution, Problem("p", question, final[1])).correct
+        for left, stated in re.findall(r"(\d+ [-+*/] \d+(?: [-+*/] \d+)*) = (\d+)(?![/\d])", solution):
             assert eval(left) == int(stated)
     assert tasks.solved_examples(name, count=2) == examples[:2]
     assert tasks.solved_examples(name, count=0) == []
@@ -81,12 +99,58 @@ def test_solved_examples_end_in_their_answer(name: str) -> None:
         tasks.solved_examples(name, count=-1)
 
 
+@pytest.mark.parametrize("name", [n for n in DATA_SETS if tasks.TASKS[n].answer_kind == "choice"])
+def test_solved_choices_are_worded_as_the_task_words_them(name: str) -> None:
+    answers = []
+    for question, solution in tasks.solved_examples(name):
+        _, _, options = question.rpartition(" Answer choices: ")
+        assert re.fullmatch(r"\(A\) [^()]+(?:, \([A-Z]\) [^()]+)+\.", options)
+        letters = re.findall(r"\(([A-Z])\) ", options)
+        assert letters == list("ABCDEFG"[: len(letters)])
+        answers.append(solution[-3])
+        assert answers[-1] in letters
+        assert ("\nWhich choice is true? Answer" in question) == (tasks.TASKS[name].category == "other")
+    assert len(set(answers)) >= 3 or name == "tracking_shuffled_objects"
+
+
+def test_solved_letters_and_coins_are_right() -> None:
+    for question, solution in tasks.solved_examples("last_letter_concatenation"):
+        words = question.split('"')[1].split()
+        assert solution.endswith(f"The answer is {''.join(word[-1] for word in words)}.")
+        for word in words:
+            assert f'The last letter of "{word}" is "{word[-1]}".' in solution
+    for question, solution in tasks.solved_examples("coin_flip"):
+        is_heads = question.count(" flips the coin.") % 2 == 0
+        assert question.count(" the coin.") == 4
+        assert solution.endswith(f"The answer is {'yes' if is_heads else 'no'}.")
+
+
+def test_solved_shuffled_objects_are_right() -> None:
+    for question, solution in tasks.solved_examples("tracking_shuffled_objects"):
+        people = question.split(" each ")[0].split(" sit in")[0].split(" feed animals")[0].split(" borrow")[0]
+        names = re.findall(r"[A-Z]\w+", people)
+        holds = dict(zip(names, "ABC", strict=True))
+        for one, other in re.findall(r"(?:First|Then|Finally), (\w+) and (\w+) ", question):
+            holds[one], holds[other] = holds[other], holds[one]
+        (asked,) = re.findall(r"At the end of the \w+, (\w+) ", question)
+        assert solution.endswith(f"The answer is ({holds[asked]}).")
+
+
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_data_sets_have_no_options_and_four_examples(name: str) -> None:
     with pytest.raises(RecipeError, match="digits"):
         tasks.load(name, "test", options={"digits": [1, 2]})
+    with pytest.raises(RecipeError, match="digits"):
+        tasks.solved_examples(name, options={"digits": [1, 2]})
     with pytest.raises(RecipeError, match="5 solved examples"):
         tasks.solved_examples(name, count=5)
+
+
+def test_a_way_to_split_is_one_of_two_and_generated_tasks_have_one() -> None:
+    with pytest.raises(RecipeError, match="paper, template"):
+        tasks.load("gsm8k", "test", by="story")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"chain_arithmetic has no template split.*task\.split"):
+        tasks.load("chain_arithmetic", "test", by="template")
 
 
 # --- chain_arithmetic
@@ -239,40 +303,6 @@ def test_every_process_makes_the_same_problems() -> None:
     assert digests == {"16600d5a67584f37c422ebbd8aef3e25a619f8201155db9c9956f2ab011db49a\n"}
 
 
-# --- splits
-
-
-@given(st.lists(st.sampled_from([f"Question {i}?" for i in range(60)]), min_size=2, max_size=300))
-def test_hold_out_partitions_and_keeps_duplicates_together(questions: list[str]) -> None:
-    problems = [Problem(f"t/train/{i}", q if i % 2 else f" {q.upper()}\n", "1") for i, q in enumerate(questions)]
-    train, validation = hold_out(problems, "key")
-    assert sorted(p.id for p in train + validation) == sorted(p.id for p in problems)
-    assert not texts(train) & texts(validation)
-    assert hold_out(problems, "key") == (train, validation)
-
-
-@pytest.mark.parametrize(("n", "expected"), [(7473, 500), (1000, 100), (415, 42), (100, 30), (40, 20), (2, 1), (1, 0)])
-def test_validation_is_a_tenth_within_bounds(n: int, expected: int) -> None:
-    problems = [Problem(f"t/{i}", f"question {i}", "1") for i in range(n)]
-    _, validation = hold_out(problems, "key")
-    assert len(validation) == expected
-    if n > 2:
-        assert texts(validation) != texts(problems[:expected])
-        assert texts(validation) != texts(hold_out(problems, "another key")[1])
-
-
-def test_without_drops_questions_that_differ_in_case_and_space_only() -> None:
-    train = [Problem("a", "How  many\u00a0cats? ", "1"), Problem("b", "How many dogs?", "1")]
-    assert [p.id for p in without(train, [Problem("c", "how many CATS?", "2")])] == ["b"]
-
-
-def test_permutations_of_neighbouring_keys_have_nothing_in_common() -> None:
-    a, b = permutation("task/0", 500), permutation("task/1", 500)
-    assert sorted(a) == sorted(b) == list(range(500))
-    assert sum(x == y for x, y in zip(a, b, strict=True)) < 10
-    assert sum(x == y for x, y in zip(a[1:], b, strict=False)) < 10
-
-
 # --- data sets, on small files in the layout of the real ones
 
 
@@ -297,7 +327,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def gsm8k_row(i: int, answer: str) -> bytes:
     row = {
-        "question": f"Row {i}:\u2028 how many? ",
+        "question": f"Row {spelled(i)}:\u2028 how many? ",
         "answer": f"There are 2+3=<<2+3=5>>5.\nSo $<<5*1=5>>5.\n#### {answer}",
     }
     return json.dumps(row, ensure_ascii=False).encode()
@@ -315,7 +345,7 @@ def test_gsm8k_rows_become_problems() -> None:
     test = {problem.id: problem for problem in tasks.load("gsm8k", "test")}
     assert sorted(test) == [f"gsm8k/test/{i}" for i in range(5)]
     problem = test["gsm8k/test/3"]
-    assert problem.question == "Row 203:\u2028 how many?"
+    assert problem.question == f"Row {spelled(203)}:\u2028 how many?"
     assert problem.target == "-3"
     assert problem.metadata["solution"] == "There are 2+3=5.\nSo $5.\nThe answer is -3."
     assert grade(problem.metadata["solution"], problem).correct
@@ -374,21 +404,21 @@ def put_rows(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, questions
 @pytest.mark.parametrize(
     ("name", "sizes", "text", "first"),
     [
-        ("multiarith", [378, 42, 180], "How many in row {}?", [3, 9, 11, 13, 16, 19, 23, 24, 25, 28]),
-        ("svamp", [630, 70, 300], "Here are rows. How many in row {}?", [9, 11, 19, 23, 24, 25, 28, 29, 32, 33]),
+        ("multiarith", [378, 42, 180], "How many in {}?", [3, 9, 11, 13, 16, 19, 23, 24, 25, 28]),
+        ("svamp", [630, 70, 300], "Here are rows. How many in {}?", [9, 11, 19, 23, 24, 25, 28, 29, 32, 33]),
     ],
 )
 def test_one_file_is_split_as_in_the_paper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, sizes: list[int], text: str, first: list[int]
 ) -> None:
     num_rows = sum(sizes)
-    put_rows(tmp_path, monkeypatch, name, [f"How many in row {i}?" for i in range(num_rows)])
+    put_rows(tmp_path, monkeypatch, name, [f"How many in {spelled(i)}?" for i in range(num_rows)])
     train, validation, test = (tasks.load(name, split) for split in tasks.SPLITS)
     assert [len(train), len(validation), len(test)] == sizes
     rows = sorted(int(problem.id.rsplit("/", 1)[1]) for problem in test)
     assert sorted(int(p.id.rsplit("/", 1)[1]) for p in train + validation + test) == list(range(num_rows))
     for problem in test:
-        assert problem.question == text.format(problem.target)
+        assert problem.question == text.format(spelled(int(problem.target)))
         assert problem.id == f"{name}/test/{problem.target}"
     # The first test rows of RandomState(0).permutation(n)[0.7 n:], sorted, worked out once outside this code.
     assert rows[:10] == first
@@ -396,7 +426,7 @@ def test_one_file_is_split_as_in_the_paper(
 
 @pytest.mark.parametrize("name", ["multiarith", "svamp"])
 def test_duplicates_in_one_file_stay_on_one_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    put_rows(tmp_path, monkeypatch, name, [f"How many in row {i % 150}?" for i in range(600)])
+    put_rows(tmp_path, monkeypatch, name, [f"How many in {spelled(i % 150)}?" for i in range(600)])
     train, validation, test = (tasks.load(name, split) for split in tasks.SPLITS)
     assert len(test) == 180
     assert not texts(train) & texts(validation)
@@ -524,27 +554,286 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path, monkeypatch: p
         tasks.load("multiarith", "test")
 
 
+# --- the rows of each data set, as the paper words them
+
+
+def data_of(name: str) -> splits.DataSet:
+    data = tasks.TASKS[name].data
+    assert data is not None
+    return data
+
+
+def put_content(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, rows: list[Any]) -> str:
+    """These rows in the layout of the data set's file, whose name comes back."""
+    file = data_of(name).test_file
+    if name in ("aqua", "commonsense_qa", "gsm8k"):
+        content = "\n".join(json.dumps(row) for row in rows)
+    else:
+        listed = name in ("single_eq", "addsub", "multiarith", "svamp")
+        content = json.dumps(rows if listed else {"canary": "c", "examples": rows})
+    put(folder, monkeypatch, file, content.encode())
+    return file
+
+
+ROWS: dict[str, tuple[Any, str, str]] = {
+    "single_eq": (
+        {"sQuestion": " Fay has 2.5 l of oil. How much is a third? ", "lSolutions": [0.8333333333333334]},
+        "Fay has 2.5 l of oil. How much is a third?",
+        "0.8333333333333334",
+    ),
+    "addsub": (
+        {"sQuestion": "A ship holds 14696 tons . How many tons ? ", "lSolutions": ["14696.0"]},
+        "A ship holds 14696 tons . How many tons ?",
+        "14696",
+    ),
+    "aqua": (
+        {
+            "question": " How long?\nSay it. ",
+            "options": ["A)9 hours.", "B) 10 hours.", "C)−1"],
+            "rationale": "So it is.\n",
+            "correct": "B",
+        },
+        "How long?\nSay it. Answer choices: (A) 9 hours., (B) 10 hours., (C) −1.",
+        "B",
+    ),
+    "tracking_shuffled_objects": (
+        {
+            "input": "Ann has a cup. \n\nThen they swap. At the end of the game, Ann has the ",
+            "target_scores": {"red cup.": 0, "tin cup.": 0, "mug.": 1},
+        },
+        "Ann has a cup. \n\nThen they swap. At the end of the game, Ann has the \n"
+        "Which choice is true? Answer choices: (A) red cup, (B) tin cup, (C) mug.",
+        "C",
+    ),
+    "last_letter_concatenation": (
+        {"question": 'Take the last letters of each words in "Ana Bo Jose A" and concatenate them.', "answer": "aoeA"},
+        'Take the last letters of each words in "Ana Bo Jose A" and concatenate them.',
+        "aoeA",
+    ),
+    "coin_flip": (
+        {"question": "A coin is heads up. José Luis flips the coin. Bo does not flip the coin. Up?", "answer": "no"},
+        "A coin is heads up. José Luis flips the coin. Bo does not flip the coin. Up?",
+        "no",
+    ),
+    "commonsense_qa": (
+        {
+            "answerKey": "A",
+            "question": {
+                "stem": "What did  the fox want?",
+                "choices": [{"label": "A", "text": "pretty flowers."}, {"label": "B", "text": "hen house"}],
+            },
+        },
+        "What did  the fox want? Answer choices: (A) pretty flowers., (B) hen house.",
+        "A",
+    ),
+    "strategy_qa": (
+        {"input": "Would it sink?", "target_scores": {"Yes": 0, "No": 1}, "target": "No. It is light. It floats. "},
+        "Would it sink?",
+        "no",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_becomes_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    row, question, target = ROWS[name]
+    file = put_content(tmp_path, monkeypatch, name, [row])
+    (problem,) = data_of(name).read(file)
+    assert (problem.id, problem.question, problem.target) == ("0", question, target)
+    assert problem.answer_kind == tasks.TASKS[name].answer_kind
+
+
+def test_what_upstream_knows_besides_stands_in_the_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for name in ("aqua", "strategy_qa", "tracking_shuffled_objects"):
+        (problem,) = data_of(name).read(put_content(tmp_path, monkeypatch, name, [ROWS[name][0]]))
+        found[name] = problem.metadata
+    assert found["aqua"]["choices"] == ["9 hours.", "10 hours.", "−1"]
+    assert found["aqua"]["solution"] == "So it is.\nThe answer is (B)."
+    assert found["strategy_qa"]["solution"] == "It is light. It floats.\nThe answer is no."
+    assert found["tracking_shuffled_objects"]["choices"] == ["red cup", "tin cup", "mug"]
+
+
+def test_dates_are_permuted_by_one_random_state_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows 0, 1, 5 of the data published with the paper: the permutation says where a choice goes."""
+    counts = [6, 6, 6, 6, 6, 5]
+    rows = [
+        {"input": "Today it rains. What is the date today?", "target_scores": {f"{i}": int(i == 0) for i in range(n)}}
+        for n in counts
+    ]
+    file = put_content(tmp_path, monkeypatch, "date_understanding", rows)
+    problems = data_of("date_understanding").read(file)
+    assert ["".join(problems[i].metadata["choices"]) for i in (0, 1)] == ["421350", "304125"]
+    assert [problems[i].target for i in (0, 1, 2, 3, 4, 5)] == ["F", "B", "D", "F", "C", "D"]
+    assert problems[5].question == (
+        "Today it rains. What is the date today?\n"
+        "Which choice is true? Answer choices: (A) 4, (B) 1, (C) 3, (D) 0, (E) 2."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("aqua", {**ROWS["aqua"][0], "correct": "D"}),
+        ("aqua", {**ROWS["aqua"][0], "correct": ""}),
+        ("aqua", {**ROWS["aqua"][0], "options": None}),
+        ("commonsense_qa", {**ROWS["commonsense_qa"][0], "answerKey": "a"}),
+        ("strategy_qa", {**ROWS["strategy_qa"][0], "target": "Yes. It is heavy."}),
+        ("tracking_shuffled_objects", {"input": "q", "target_scores": {"a": 1, "b": 1}}),
+        ("tracking_shuffled_objects", {"input": "q", "target_scores": {"a": 0, "b": 0}}),
+        ("date_understanding", {"input": "q"}),
+        ("coin_flip", {"question": "A coin.", "answer": "yes"}),
+        ("coin_flip", {**ROWS["coin_flip"][0], "answer": "maybe"}),
+        ("last_letter_concatenation", {"question": "Take the last letters.", "answer": "ab"}),
+        ("single_eq", {"sQuestion": "q", "lSolutions": ["many"]}),
+    ],
+)
+def test_a_row_that_makes_no_problem_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, row: Any
+) -> None:
+    good = [ROWS[name][0]] if name in ROWS else []
+    file = put_content(tmp_path, monkeypatch, name, [*good, row])
+    with pytest.raises(
+        DataError, match=rf"{re.escape(file)}:( row)? ?{len(good) + (name in ('aqua', 'commonsense_qa'))}: "
+    ):
+        data_of(name).read(file)
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"examples": 5}', b"5"])
+def test_a_file_without_rows_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    file = data_of("coin_flip").test_file
+    put(tmp_path, monkeypatch, file, content)
+    with pytest.raises(DataError, match=re.escape(f"{file}: not a list")):
+        tasks.load("coin_flip", "test")
+
+
+def test_aqua_says_that_its_training_file_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_content(tmp_path, monkeypatch, "aqua", [ROWS["aqua"][0]])
+    for by in splits.SPLITTINGS:
+        assert [problem.id for problem in tasks.load("aqua", "test", by=by)] == ["aqua/test/0"]
+        for split in ("train", "validation"):
+            with pytest.raises(DataError, match="deepmind/aqua_rat"):
+                tasks.load("aqua", split, by=by)  # type: ignore[arg-type]
+
+
+def test_solved_dates_are_right() -> None:
+    # 2017-06-28 + 3 + 1 days, 1995-03-08 - 14 days, 2010-12-31 - 10 days, 2024-09-30 - a year - a month
+    right = ["07/02/2017", "02/22/1995", "12/21/2010", "08/30/2023"]
+    for (question, solution), date in zip(tasks.solved_examples("date_understanding"), right, strict=True):
+        letter = solution.removesuffix(").")[-1]
+        assert f"({letter}) {date}" in question
+        assert f"which is {date}." in solution
+
+
+# --- the table of tasks
+
+
+@pytest.mark.usefixtures("upstream")
+def test_tasks_are_described_without_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*arguments: Any) -> bytes:
+        raise AssertionError("downloaded")
+
+    monkeypatch.setattr(sources, "_download", download)
+    monkeypatch.delenv("FCOT_DATA", raising=False)
+    rows = {row.name: row for row in tasks.describe()}
+    assert list(rows) == list(tasks.TASKS)
+    assert Counter(row.category for row in rows.values() if tasks.TASKS[row.name].data) == {
+        "arithmetic": 6, "other": 2, "symbolic": 2, "commonsense": 2
+    }  # fmt: skip
+    aqua = rows["aqua"]
+    assert (aqua.train, aqua.validation, aqua.test, aqua.random_guess, aqua.is_present_offline) == (
+        None, None, None, None, False
+    )  # fmt: skip
+    assert (rows["coin_flip"].random_guess, rows["gsm8k"].random_guess) == (0.5, 0.0)
+    chains = rows["chain_arithmetic"]
+    assert (chains.train, chains.validation, chains.test, chains.is_present_offline) == (1000, 100, 500, True)
+    put_content(tmp_path, monkeypatch, "aqua", [ROWS["aqua"][0]])
+    (aqua,) = (row for row in tasks.describe() if row.name == "aqua")
+    assert (aqua.train, aqua.validation, aqua.test, aqua.random_guess, aqua.is_present_offline) == (
+        None, None, 1, pytest.approx(1 / 3), True
+    )  # fmt: skip
+
+
 # --- the real data sets
 
 
 @pytest.fixture
 def real_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    if REAL_DATA is None:
+    if not REAL_DATA:
         pytest.skip("FCOT_DATA is not set")
     monkeypatch.setenv("FCOT_DATA", REAL_DATA)
 
 
+# Of the paper (method, its table of tasks): train and validation together, left out because of test, and test.
+PAPER_COUNTS = {
+    "single_eq": (356, 0, 152),
+    "addsub": (276, 0, 119),
+    "multiarith": (415, 5, 180),
+    "gsm8k": (7473, 0, 1319),
+    "svamp": (700, 0, 300),
+    "date_understanding": (258, 0, 111),
+    "tracking_shuffled_objects": (525, 0, 225),
+    "last_letter_concatenation": (350, 0, 150),
+    "coin_flip": (350, 0, 150),
+    "commonsense_qa": (9741, 0, 1221),
+    "strategy_qa": (1602, 1, 687),
+}
+
+
 @pytest.mark.usefixtures("real_data")
-@pytest.mark.parametrize(
-    ("name", "sizes"), [("gsm8k", [6973, 500, 1319]), ("multiarith", [373, 42, 180]), ("svamp", [630, 70, 300])]
-)
-def test_real_sizes_and_disjointness(name: str, sizes: list[int]) -> None:
+@pytest.mark.parametrize("name", PAPER_COUNTS)
+def test_real_sizes_and_disjointness(name: str) -> None:
     train, validation, test = (tasks.load(name, split) for split in tasks.SPLITS)
-    assert [len(train), len(validation), len(test)] == sizes
+    num_train, num_left_out, num_test = PAPER_COUNTS[name]
+    assert (len(train) + len(validation), len(test)) == (num_train, num_test)
+    assert len(splits.parts(data_of(name), "paper")["left_out"]) == num_left_out
     assert not texts(train) & texts(validation)
     assert not (texts(train) | texts(validation)) & texts(test)
     examples = {normalised(question) for question, _ in tasks.solved_examples(name)}
     assert not examples & (texts(train) | texts(validation) | texts(test))
+
+
+@pytest.mark.usefixtures("real_data")
+def test_real_aqua_has_its_test_side() -> None:
+    assert len(tasks.load("aqua", "test")) == 254
+
+
+# Rows of the paper's own data (github.com/itsnamgyu/reasoning-teacher at 5a5104a, folder dataset), to the letter.
+PUBLISHED = {
+    "date_understanding/5": (
+        "Yesterday was April 30, 2021. What is the date one year ago from today in MM/DD/YYYY?\nWhich choice is true? "
+        "Answer choices: (A) 05/01/1971, (B) 04/01/2020, (C) 05/15/2020, (D) 05/01/2020, (E) 05/08/2020.",
+        "D",
+    ),
+    "date_understanding/57": (
+        "Jane was born on the last day of Feburary in 2000. Today is her 16-year-old birthday. What is the date 10 "
+        "days ago in MM/DD/YYYY?\nWhich choice is true? Answer choices: (A) 02/20/2016, (B) 01/09/2016, (C) "
+        "02/19/2016, (D) 02/19/1979, (E) 02/12/2016, (F) 02/19/2105.",
+        "C",
+    ),
+    "tracking_shuffled_objects/9": (
+        "Alice, Bob, and Claire are playing a game. At the start of the game, they are each holding a ball: Alice has "
+        "a yellow ball, Bob has a purple ball, and Claire has a blue ball. \n\nAs the game progresses, pairs of "
+        "players trade balls. First, Alice and Claire swap balls. Then, Bob and Claire swap balls. Finally, Alice and "
+        "Claire swap balls. At the end of the game, Alice has the \nWhich choice is true? Answer choices: (A) yellow "
+        "ball, (B) purple ball, (C) blue ball.",
+        "B",
+    ),
+    "commonsense_qa/4": (
+        "The fox walked from the city into the forest, what was it looking for? Answer choices: (A) pretty flowers., "
+        "(B) hen house, (C) natural habitat, (D) storybook, (E) dense forest.",
+        "C",
+    ),
+}
+
+
+@pytest.mark.usefixtures("real_data")
+@pytest.mark.parametrize("row", PUBLISHED)
+def test_real_questions_are_worded_as_published(row: str) -> None:
+    name, index = row.split("/")
+    data = data_of(name)
+    problem = data.read(data.train_file or data.test_file)[int(index)]
+    assert (problem.question, problem.target) == PUBLISHED[row]
 
 
 @pytest.mark.usefixtures("real_data")
@@ -553,5 +842,59 @@ def test_real_golden_solutions_are_graded_correct(split: tasks.Split) -> None:
     for problem in tasks.load("gsm8k", split):
         assert "<<" not in problem.metadata["solution"]
         assert grade(problem.metadata["solution"], problem).correct, problem.id
-    for problem in tasks.load("multiarith", split) + tasks.load("svamp", split):
-        assert grade(f"The answer is {problem.target}.", problem).correct
+    for name in ("single_eq", "addsub", "multiarith", "svamp"):
+        for problem in tasks.load(name, split):
+            assert grade(f"The answer is {problem.target}.", problem).correct
+
+
+@pytest.mark.usefixtures("real_data")
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_real_answers_are_of_their_kind(name: str) -> None:
+    for problem in tasks.load(name, "test") if name == "aqua" else everything(name):
+        assert problem.answer_kind == tasks.TASKS[name].answer_kind
+        if problem.answer_kind == "choice":
+            choices = problem.metadata["choices"]
+            place = ord(problem.target) - ord("A")
+            assert 0 <= place < len(choices) <= 6
+            assert f"({problem.target}) {choices[place]}" in problem.question
+            assert problem.question.endswith(f"{choices[-1]}.")
+        elif problem.answer_kind == "yes_no":
+            assert problem.target in ("yes", "no")
+        elif problem.answer_kind == "letters":
+            assert re.fullmatch(r"[^\W\d_]{4}", problem.target)
+
+
+def everything(name: str) -> list[Problem]:
+    return [problem for split in tasks.SPLITS for problem in tasks.load(name, split)]
+
+
+@pytest.mark.usefixtures("real_data")
+def test_real_coins_and_letters_follow_from_their_questions() -> None:
+    for problem in everything("coin_flip"):
+        flips = len(re.findall(r" flips the coin", problem.question))
+        assert problem.target == ("yes" if flips % 2 == 0 else "no")
+    wrong = 0
+    for problem in everything("last_letter_concatenation"):
+        wrong += "".join(word[-1] for word in problem.question.split('"')[1].split()) != problem.target
+    assert wrong == 15  # upstream's: first names of two words
+
+
+@pytest.mark.usefixtures("real_data")
+def test_real_tasks_are_described() -> None:
+    rows = {row.name: row for row in tasks.describe()}
+    for name, (num_train, _, num_test) in PAPER_COUNTS.items():
+        row = rows[name]
+        assert ((row.train or 0) + (row.validation or 0), row.test) == (num_train, num_test)
+    assert (rows["aqua"].train, rows["aqua"].test, rows["aqua"].is_present_offline) == (None, 254, True)
+    guesses = {name: row.random_guess for name, row in rows.items() if tasks.TASKS[name].data and row.random_guess}
+    assert guesses == pytest.approx(
+        {
+            "aqua": 0.2,
+            "date_understanding": 0.1724,  # the paper's 17.12 is one over the average number of choices
+            "tracking_shuffled_objects": 1 / 3,
+            "coin_flip": 0.5,
+            "commonsense_qa": 0.2,
+            "strategy_qa": 0.5,
+        },
+        abs=1e-4,
+    )

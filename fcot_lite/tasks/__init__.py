@@ -169,11 +169,14 @@ def task(name: str) -> Task:
 
 def leakage(name: str, by: By = "paper", options: Mapping[str, Any] = NO_OPTIONS) -> Leakage:
     """How much of the task's test part stands in its train and validation parts. Raises as `load` does."""
-    train = [problem for split in ("train", "validation") for problem in load(name, split, options=options, by=by)]
-    test = load(name, "test", options=options, by=by)
     data = task(name).data
-    left_out = [] if data is None else splits.parts(data, by)["left_out"]
-    published = overlap([*train, *left_out], test)
+    if data is None:
+        parts: Mapping[str, list[Problem]] = {s: load(name, s, options=options, by=by) for s in SPLITS}
+    else:
+        splits.refuse_options(name, options)
+        parts = splits.parts(data, by)
+    train, test, left_out = parts["train"] + parts["validation"], parts["test"], parts.get("left_out", [])
+    published = overlap(train + left_out, test)
     return Leakage(name, by, len(train), len(test), len(left_out), published, overlap(train, test))
 
 
@@ -190,11 +193,9 @@ def describe() -> list[TaskRow]:
     one."""
     rows = []
     for name, chosen in TASKS.items():
-        files = [] if chosen.data is None else [chosen.data.test_file, chosen.data.train_file or chosen.data.test_file]
-        here = [file in SOURCES and is_here(file) for file in files]
-        readable = SPLITS if all(here) else SPLITS[2:] if here[0] else ()
-        test = load(name, "test") if "test" in readable else []
-        train, validation = (len(load(name, split)) if split in readable else None for split in SPLITS[:2])
+        files = () if chosen.data is None else chosen.data.files
+        here = _problems_here(name, chosen)
+        train, validation, test = (len(here[split]) if split in here else None for split in SPLITS)
         rows.append(
             TaskRow(
                 name,
@@ -202,14 +203,23 @@ def describe() -> list[TaskRow]:
                 chosen.answer_kind,
                 train,
                 validation,
-                len(test) or None,
+                test,
                 chosen.source,
                 chosen.licence,
-                random_guess(chosen.answer_kind, test),
+                random_guess(chosen.answer_kind, here.get("test", [])),
                 all(is_here(file) for file in files if file in SOURCES),
             )
         )
     return rows
+
+
+def _problems_here(name: str, chosen: Task) -> Mapping[str, list[Problem]]:
+    """The splits that can be had without a download."""
+    if chosen.data is None:
+        return {split: load(name, split) for split in SPLITS}
+    if all(file in SOURCES and is_here(file) for file in chosen.data.files):
+        return splits.parts(chosen.data, "paper")
+    return {"test": load(name, "test")} if chosen.data.train_file and is_here(chosen.data.test_file) else {}
 
 
 def problems(block: TaskBlock, split: Split) -> list[Problem]:

@@ -128,7 +128,7 @@ def fingerprint(block: TaskBlock) -> str:
 
     Raises as `read` does.
     """
-    keys = {"answer", "question", "target", "choices", "solution", "id"}
+    keys = {"answer", "question", "target", "choices", "solution", "id", "split"}
     columns = block.model_dump(include=keys)
     if block.path is None:
         content: Any = {part: [_content(p) for p in problems] for part, problems in read(block).problems.items()}

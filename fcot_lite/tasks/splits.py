@@ -40,6 +40,10 @@ class DataSet:
     test_file: str
     train_file: str | None = None
 
+    @property
+    def files(self) -> list[str]:
+        return [self.test_file] if self.train_file is None else [self.train_file, self.test_file]
+
 
 def normalised(question: str) -> str:
     """The text by which two questions count as the same: case, white space and Unicode form do not matter."""
