@@ -14,7 +14,7 @@ from typing import Any, Literal
 from fcot_lite.errors import RecipeError
 from fcot_lite.recipe import TaskBlock
 from fcot_lite.records import AnswerKind, Problem
-from fcot_lite.tasks import arithmetic, generated, rg
+from fcot_lite.tasks import arithmetic, generated, generated_choices, generated_names, rg
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -32,7 +32,15 @@ class Task:
 
 
 TASKS = {
-    "chain_arithmetic": Task("number", generated.load_chain_arithmetic, generated.chain_arithmetic_examples),
+    "chain_arithmetic": Task("number", generated.CHAIN_ARITHMETIC.load, generated.CHAIN_ARITHMETIC.examples),
+    "generated_coin_flip": Task("yes_no", generated_names.COIN_FLIP.load, generated_names.COIN_FLIP.examples),
+    "generated_last_letters": Task("letters", generated_names.LAST_LETTERS.load, generated_names.LAST_LETTERS.examples),
+    "generated_shuffled_objects": Task(
+        "choice", generated_choices.SHUFFLED_OBJECTS.load, generated_choices.SHUFFLED_OBJECTS.examples
+    ),
+    "generated_date_understanding": Task(
+        "choice", generated_choices.DATE_UNDERSTANDING.load, generated_choices.DATE_UNDERSTANDING.examples
+    ),
     "gsm8k": Task("number", arithmetic.load_gsm8k, arithmetic.word_problem_examples),
     "multiarith": Task("number", arithmetic.load_multiarith, arithmetic.word_problem_examples),
     "svamp": Task("number", arithmetic.load_svamp, arithmetic.word_problem_examples),
