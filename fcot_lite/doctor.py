@@ -20,6 +20,7 @@ from fcot_lite.preflight import Check
 from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
 from fcot_lite.recipe import EngineBlock, Recipe, Sampling, TaskBlock
 from fcot_lite.records import Problem
+from fcot_lite.tasks import custom
 from fcot_lite.tasks.sources import SOURCES
 from fcot_lite.teacher import questions
 
@@ -130,8 +131,10 @@ def data(
 
     Raises RecipeError for a task, an option or a number of examples that is not there.
     """
-    prefix = FOLDERS.get(task.name, task.name).lower()
-    missing = [name for name in SOURCES if prefix in name.lower() and not here(name)]
+    if task.hub is not None:
+        return Check("data", "warn", f"{task.label}: asked of the hub or its cache when the run starts", ""), []
+    prefix = FOLDERS.get(task.name, task.name).lower() if task.name else None
+    missing = [name for name in SOURCES if prefix and prefix in name.lower() and not here(name)]
     try:
         tasks.examples(task, examples)  # the recipe's faults before the files'
         if missing:
@@ -150,7 +153,11 @@ def data(
     except ResourceError as error:
         return Check("data", "fail", str(error), "provide what is named"), []
     counts = ", ".join(f"{len(problems)} {split}" for split, problems in splits.items())
-    return Check("data", "ok", f"{task.name}: {counts}"), splits["train"][:FIRST_PROMPTS]
+    found, first = f"{task.label}: {counts}", splits["train"][:FIRST_PROMPTS]
+    if task.name is None and (reasons := custom.read(task).reasons()):
+        aside = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        return Check("data", "warn", f"{found}; rows set aside: {aside}", "mend them, or leave them"), first
+    return Check("data", "ok", found), first
 
 
 def hub_cache() -> Path:

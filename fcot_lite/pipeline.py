@@ -138,7 +138,7 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> 
 def stage_inputs(recipe: Recipe, machine: Machine) -> dict[str, Any]:
     """For each stage the parts of the recipe that its outcome depends on. What the stage before wrote comes on top."""
     task, prompts = recipe.task, recipe.prompts
-    problems = [task.name, task.options, tasks.fingerprint(task)]
+    problems = [task.name, task.options, task.split, tasks.fingerprint(task)]
     code = [__version__, GRADER_VERSION]
     student = [recipe.student.model, _weights(recipe.student.model), prompts[recipe.student.prompt].model_dump()]
     before = [prompts[name].model_dump() for name in recipe.evaluate.before]
@@ -263,7 +263,7 @@ def _manifest(recipe: Recipe, machine: Machine, outcomes: dict[str, Any]) -> dic
         "versions": versions,
         "machine": asdict(machine),
         "seeds": {"training": recipe.seed, "teacher": recipe.teacher.sampling.seed},
-        "answer_kind": tasks.task(recipe.task.name).answer_kind,
+        "answer_kind": recipe.task.answer or tasks.task(str(recipe.task.name)).answer_kind,
         "weights": {"teacher": outcomes["sample"]["weights_hash"], "student": outcomes["train"]["weights_hash"]},
         "problems_sha256": outcomes["sample"]["problems_sha256"],
         "campaign": outcomes["sample"]["campaign"],

@@ -60,7 +60,7 @@ def result(
         "schema_version": SCHEMA_VERSION,
         "name": recipe.name,
         "recipe_hash": recipe.hash(),
-        "task": recipe.task.name,
+        "task": recipe.task.label,
         "seed": recipe.seed,
         "wall_seconds": wall_seconds,
         "cost_usd": cost_usd(wall_seconds, price),
@@ -72,6 +72,7 @@ def result(
                 "num_tokens", "num_tokens_cancelled", "tokens_per_accepted", "tokens_per_second",
             )
         },
+        "bad_rows": sample.get("bad_rows", {}),
         "curation": {"kept": curate["kept"], "dropped": curate["dropped"]},
         "student": {
             key: train.get(key)
@@ -127,7 +128,10 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     chosen = ", ".join(f"{name} {_percent(row['accuracy'])}" for name, row in result["validation"].items())
     price, speed = result["usd_per_hour"], student["tokens_per_second"]
     parameters = _count(student["trainable_parameters"])
+    bad_rows = result.get("bad_rows") or {}
+    aside = ", ".join(f"{count} {reason}" for reason, count in sorted(bad_rows.items()))
     return [
+        *([f"data: {sum(bad_rows.values())} rows set aside ({aside}); bad_rows.json names them"] if bad_rows else []),
         f"training set: {curation['kept']} rationales kept; dropped: {dropped}",
         f"student: {_short(student['model'])}, {student['method']}, {parameters} trainable parameters, "
         f"{'–' if speed is None else f'{speed:.0f}'} tok/s in training",

@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,6 +63,9 @@ def sample(context: Context) -> dict[str, Any]:
     prompt = recipe.prompts[teacher.prompt]
     problems = tasks.problems(task, "train")
     solved = tasks.examples(task, prompt.examples)
+    bad_rows = tasks.bad_rows(task)
+    if bad_rows:
+        write_json(context.run_dir / "bad_rows.json", [asdict(row) for row in bad_rows])
     rendered = [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
     asked = questions(tokenizer, problems, rendered, teacher.sampling, teacher.engine, prompt.answer_trigger)
     _check_student_prompts(context, problems[:FIRST_PROMPTS])  # before the teacher's hours, not after them
@@ -111,6 +115,7 @@ def sample(context: Context) -> dict[str, Any]:
         "num_tokens_cancelled": spent.num_tokens_cancelled,
         "num_tokens_generated": spent.num_tokens + spent.num_tokens_cancelled,
         "problems_sha256": problems_hash(problems),
+        "bad_rows": dict(Counter(row.reason for row in bad_rows)),
         "tokens_per_accepted": num_tokens / accepted if accepted else None,
         "tokens_per_second": drawn.num_tokens_new / drawn.wall_seconds if drawn.new else None,
         "outputs": _hashes(context.run_dir, ["samples.jsonl"]),

@@ -528,8 +528,8 @@ def test_a_scorer_judges_what_was_found() -> None:
 
 pieces = st.sampled_from(
     ["The answer is ", "answer:", "####", "\\boxed{", "\\text{", "}", "{", " not ", "\n", " ", "(B)", "B", "(", ")",
-     "A", "a", "blue ball", "red ball", "yes", "no", "Yes", ",", ".", "/", "-", "or", "and", "because", "so ", "n", "y", "d",
-     "nyda", '"', "“", "*", "\0", "\ud800", "\u2028", "В", "Paris", "\u0130", "ß", "```", "<"]
+     "A", "a", "blue ball", "red ball", "yes", "no", "Yes", ",", ".", "/", "-", "or", "and", "because", "so ", "n", "y",
+     "d", "nyda", '"', "“", "*", "\0", "\ud800", "\u2028", "В", "Paris", "\u0130", "ß", "```", "<"]
 )  # fmt: skip
 
 
@@ -562,7 +562,7 @@ def test_without_a_statement_there_is_no_answer(text: str) -> None:
     "unit",
     ["a", "The answer is a", "answer:" + " " * 200, "answer: ((((", "answer: **", "answer: (A) ", "answer: A, B, ",
      "answer: yes ,", "answer: n-y-", "answer: the the the ", "so the final ", "\\boxed{", "\\boxed{\\text{", "}", "*",
-     "\n", "answer: blue ball. ", "answer: Paris, ", "abc. ", "answer: simply ", "####", "_", ")", "answer: (B)))))))))"],
+     "\n", "answer: blue ball. ", "answer: Paris, ", "abc. ", "answer: simply ", "####", "_", ")", "answer: (B))))))"],
 )  # fmt: skip
 @pytest.mark.parametrize("start", ["", "The answer is "])
 def test_a_megabyte_of_words_takes_milliseconds(kind: AnswerKind, unit: str, start: str) -> None:

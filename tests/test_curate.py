@@ -20,7 +20,10 @@ CHAT = [{"role": "user", "content": PROBLEM.question}]
 ROOMY = CurateBlock(max_length=10_000)
 
 
-def curated_by(*arguments: Any, teacher: Prompt = Prompt(), student: Prompt = Prompt()) -> Any:
+CHAT_PROMPT = Prompt()
+
+
+def curated_by(*arguments: Any, teacher: Prompt = CHAT_PROMPT, student: Prompt = CHAT_PROMPT) -> Any:
     return curate(*arguments, teacher_prompt=teacher, student_prompt=student)
 
 

@@ -17,7 +17,18 @@ from fcot_lite import answers
 from fcot_lite.errors import RecipeError
 from fcot_lite.recipe import TaskBlock
 from fcot_lite.records import AnswerKind, FinishReason, Problem, Verdict
-from fcot_lite.tasks import arithmetic, commonsense, custom, generated, other, rg, splits, symbolic
+from fcot_lite.tasks import (
+    arithmetic,
+    commonsense,
+    custom,
+    generated,
+    generated_choices,
+    generated_names,
+    other,
+    rg,
+    splits,
+    symbolic,
+)
 from fcot_lite.tasks.leakage import Leakage, overlap
 from fcot_lite.tasks.sources import SOURCES, is_here
 from fcot_lite.tasks.splits import SPLITTINGS, By, DataSet
@@ -75,6 +86,10 @@ def _data_set(kind: AnswerKind, category: str, licence: str, data: DataSet, solv
     )
 
 
+def _generated(kind: AnswerKind, category: str, task: generated.Generator) -> Task:
+    return Task(kind, task.load, task.examples, category, GENERATED, "Apache-2.0")
+
+
 TASKS = {
     "single_eq": _data_set(
         "number", "arithmetic", AS_PUBLISHED, arithmetic.SINGLE_EQ, arithmetic.WORD_PROBLEM_EXAMPLES
@@ -102,14 +117,11 @@ TASKS = {
     "strategy_qa": _data_set(
         "yes_no", "commonsense", "Apache-2.0", commonsense.STRATEGY_QA, commonsense.STRATEGY_QA_EXAMPLES
     ),
-    "chain_arithmetic": Task(
-        "number",
-        generated.load_chain_arithmetic,
-        generated.chain_arithmetic_examples,
-        "arithmetic",
-        GENERATED,
-        "Apache-2.0",
-    ),
+    "chain_arithmetic": _generated("number", "arithmetic", generated.CHAIN_ARITHMETIC),
+    "generated_coin_flip": _generated("yes_no", "symbolic", generated_names.COIN_FLIP),
+    "generated_last_letters": _generated("letters", "symbolic", generated_names.LAST_LETTERS),
+    "generated_shuffled_objects": _generated("choice", "other", generated_choices.SHUFFLED_OBJECTS),
+    "generated_date_understanding": _generated("choice", "other", generated_choices.DATE_UNDERSTANDING),
 }
 
 
@@ -240,6 +252,11 @@ def examples(block: TaskBlock, count: int) -> list[tuple[str, str]]:
 def grade(text: str, problem: Problem, finish_reason: FinishReason) -> Verdict:
     """The strict verdict on a completion, by the kind of answer or the scorer that the problem names."""
     return answers.grade(text, problem, "strict", finish_reason=finish_reason)
+
+
+def bad_rows(block: TaskBlock) -> list[custom.BadRow]:
+    """The rows of data of your own that were set aside; [] for the tasks of this package."""
+    return custom.read(block).bad if block.name is None else []
 
 
 def fingerprint(block: TaskBlock) -> str | None:

@@ -1,8 +1,8 @@
-"""Generated tasks: as many problems as you like, of the difficulty you choose.
+"""Generated tasks: as many problems as you like, of the difficulty you choose, each with its golden solution.
 
-chain_arithmetic: "Start with 17. Add 25. Subtract 8. What is the result?", golden solution included.
+Here what they share, and chain_arithmetic: "Start with 17. Add 25. Subtract 8. What is the result?"
 
-The split of a problem follows from a hash of what it computes, not of its wording or of the knobs: a test problem is
+The split of a problem follows from a hash of what it asks, not of its wording or of the knobs: a test problem is
 a test problem under all knobs, and train, validation, test and the solved examples cannot overlap.
 """
 
@@ -10,20 +10,18 @@ import difflib
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from fcot_lite.answers import final_sentence
 from fcot_lite.errors import DataError, RecipeError
-from fcot_lite.records import Problem
+from fcot_lite.records import AnswerKind, Problem
 
 DEFAULT_SIZE = {"train": 1000, "validation": 100, "test": 500}
 BUCKETS = ("train",) * 7 + ("examples", "validation", "test")
-LARGEST_RESULT = 999
 MOST_ATTEMPTS = 10_000  # a tenth of all draws falls into test: an exhausted space, not bad luck, needs more than this
-
-VERBS = {"+": "add", "-": "subtract", "*": "multiply by", "/": "divide by"}
 
 
 def bucket(content: str) -> str:
@@ -32,18 +30,102 @@ def bucket(content: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class ChainKnobs:
-    """Smallest and largest value of each. `terms` counts the numbers in a chain, the first included; `digits` are
-    those of each number; `operators` is a selection of "+-*/"."""
+class Item:
+    """What a generator draws: two items with the same `content` count as one. `steps` is the golden solution without
+    its last sentence, which states the answer."""
 
-    terms: tuple[int, int] = (2, 4)
-    digits: tuple[int, int] = (1, 2)
-    operators: str = "+-*"
+    split: str
+    content: str
+    question: str
+    target: str
+    steps: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A generated task. `knobs(options)` checks the recipe's options and gives every knob its value; `draw(rng, knobs,
+    split)` gives an item, of whatever split, or None where the draw came to nothing."""
+
+    name: str
+    kind: AnswerKind
+    knobs: Callable[[Mapping[str, Any]], dict[str, Any]]
+    draw: Callable[[random.Random, dict[str, Any], str], Item | None]
+
+    def load(self, split: str, options: Mapping[str, Any], limit: int | None) -> list[Problem]:
+        """Problems with metadata `solution` and, where there are any, `choices`.
+
+        Raises RecipeError for wrong knobs, DataError where the knobs do not allow so many different problems.
+        """
+        problems = self._problems(split, self.knobs(options))
+        return list(islice(problems, DEFAULT_SIZE[split] if limit is None else limit))
+
+    def examples(self, options: Mapping[str, Any], count: int) -> list[tuple[str, str]]:
+        """(question, solution) pairs of a split of their own. Raises as `load` does."""
+        problems = islice(self._problems("examples", self.knobs(options)), count)
+        return [(problem.question, problem.metadata["solution"]) for problem in problems]
+
+    def _problems(self, split: str, knobs: dict[str, Any]) -> Iterator[Problem]:
+        key = f"{self.name}/{json.dumps(knobs, sort_keys=True)}/{split}"
+        seen: set[str] = set()
+        while True:
+            index = len(seen)
+            for attempt in range(MOST_ATTEMPTS):
+                item = self.draw(random.Random(f"{key}/{index}/{attempt}"), knobs, split)
+                if item is not None and item.split == split and item.content not in seen:
+                    break
+            else:
+                values = ", ".join(f"{k} {list(v) if isinstance(v, tuple) else repr(v)}" for k, v in knobs.items())
+                raise DataError(
+                    f"{self.name}: no more than {index} different {split} problems found with {values}. "
+                    "Widen one of them, or ask for fewer problems"
+                )
+            seen.add(item.content)
+            metadata = {"choices": list(item.choices)} if item.choices else {}
+            problem = Problem(f"{self.name}/{split}/{index}", item.question, item.target, self.kind, metadata)
+            yield replace(problem, metadata=metadata | {"solution": f"{item.steps} {final_sentence(problem)}"})
+
+
+def check_names(name: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raises RecipeError for an option that the task `name` does not have."""
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(str(option), known, n=1)
+            raise RecipeError(
+                f"{name}: unknown option {option!r}: "
+                + (f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}")
+            )
+
+
+def bounds(name: str, option: str, value: Any, lowest: int, highest: int) -> tuple[int, int]:
+    """`value` as (smallest, largest). Raises RecipeError where it is no such pair within `lowest` and `highest`."""
+    pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(type(item) is int for item in value)
+    if not pair or not lowest <= value[0] <= value[1] <= highest:
+        raise RecipeError(f"{name}: {option} is {value!r}; give [smallest, largest] between {lowest} and {highest}")
+    return value[0], value[1]
+
+
+def ranges(
+    name: str, limits: Mapping[str, tuple[tuple[int, int], int, int]], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Knobs that are all ranges: `limits` gives of each the default, the lowest and the highest value."""
+    check_names(name, options, list(limits))
+    return {
+        option: bounds(name, option, options.get(option, default), lowest, highest)
+        for option, (default, lowest, highest) in limits.items()
+    }
+
+
+# --- chain_arithmetic
+
+VERBS = {"+": "add", "-": "subtract", "*": "multiply by", "/": "divide by"}
+LARGEST_RESULT = 999
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A start number and (operator, number) steps, worked from left to right."""
+    """A start number and (operator, number) steps, worked from left to right. Intermediate results are all whole
+    numbers from 0 to 999."""
 
     start: int
     steps: tuple[tuple[str, int], ...]
@@ -57,89 +139,40 @@ class Chain:
         return bucket(self.content)
 
 
-def load_chain_arithmetic(split: str, options: Mapping[str, Any], limit: int | None) -> list[Problem]:
-    """Problems whose intermediate results are all whole numbers from 0 to 999.
-
-    Raises RecipeError for wrong knobs, DataError where the knobs do not allow so many different problems.
-    """
-    return list(islice(_problems(split, chain_knobs(options)), DEFAULT_SIZE[split] if limit is None else limit))
-
-
-def chain_arithmetic_examples(options: Mapping[str, Any], count: int) -> list[tuple[str, str]]:
-    problems = islice(_problems("examples", chain_knobs(options)), count)
-    return [(problem.question, problem.metadata["solution"]) for problem in problems]
-
-
-def chain_knobs(options: Mapping[str, Any]) -> ChainKnobs:
-    """The knobs that `options` set, the others at their defaults. Raises RecipeError naming the knob."""
-    known = list(ChainKnobs.__dataclass_fields__)
-    for name in options:
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            raise RecipeError(
-                f"chain_arithmetic: unknown option {name!r}: "
-                + (f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}")
-            )
-    default = ChainKnobs()
-    operators = options.get("operators", default.operators)
+def chain_knobs(options: Mapping[str, Any]) -> dict[str, Any]:
+    """`terms` counts the numbers in a chain, the first included; `digits` are those of each number; `operators` is a
+    selection of "+-*/"."""
+    name = "chain_arithmetic"
+    check_names(name, options, ["terms", "digits", "operators"])
+    operators = options.get("operators", "+-*")
     if not isinstance(operators, str) or not operators or not set(operators) <= set(VERBS):
-        raise RecipeError(f'chain_arithmetic: operators is {operators!r}; give some of "+-*/", for example "+-"')
-    return ChainKnobs(
+        raise RecipeError(f'{name}: operators is {operators!r}; give some of "+-*/", for example "+-"')
+    return {
         # Above 32 numbers no wording is natural and no small model answers.
-        terms=_bounds("terms", options.get("terms", default.terms), 2, 32),
-        digits=_bounds("digits", options.get("digits", default.digits), 1, len(str(LARGEST_RESULT))),
-        operators="".join(operator for operator in VERBS if operator in operators),
-    )
+        "terms": bounds(name, "terms", options.get("terms", (2, 4)), 2, 32),
+        "digits": bounds(name, "digits", options.get("digits", (1, 2)), 1, len(str(LARGEST_RESULT))),
+        "operators": "".join(operator for operator in VERBS if operator in operators),
+    }
 
 
-def _bounds(name: str, value: Any, lowest: int, highest: int) -> tuple[int, int]:
-    pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(type(item) is int for item in value)
-    if not pair or not lowest <= value[0] <= value[1] <= highest:
-        raise RecipeError(
-            f"chain_arithmetic: {name} is {value!r}; give [smallest, largest] between {lowest} and {highest}"
-        )
-    return value[0], value[1]
-
-
-def _problems(split: str, knobs: ChainKnobs) -> Iterator[Problem]:
-    key = f"chain_arithmetic/{json.dumps(asdict(knobs), sort_keys=True)}/{split}"
-    seen: set[str] = set()
-    while True:
-        index = len(seen)
-        for attempt in range(MOST_ATTEMPTS):
-            rng = random.Random(f"{key}/{index}/{attempt}")
-            chain = _draw(rng, knobs)
-            if chain is not None and chain.split == split and chain.content not in seen:
-                break
-        else:
-            raise DataError(
-                f"chain_arithmetic: no more than {index} different {split} problems found with terms "
-                f"{list(knobs.terms)}, digits {list(knobs.digits)}, operators {knobs.operators!r}. "
-                "Widen one of them, or ask for fewer problems"
-            )
-        seen.add(chain.content)
-        solution, result = _solve(chain)
-        yield Problem(
-            f"chain_arithmetic/{split}/{index}", _wording(rng, chain), str(result), "number", {"solution": solution}
-        )
-
-
-def _draw(rng: random.Random, knobs: ChainKnobs) -> Chain | None:
+def draw_chain(rng: random.Random, knobs: dict[str, Any], split: str) -> Item | None:
     """A chain, or None where it ran into a value from which no operator leads on."""
-    lengths = range(knobs.digits[0], knobs.digits[1] + 1)
+    lengths = range(knobs["digits"][0], knobs["digits"][1] + 1)
     length = rng.choice(lengths)
     start = value = rng.randrange(10 ** (length - 1), 10**length)
     steps = []
-    for _ in range(rng.randint(*knobs.terms) - 1):
+    for _ in range(rng.randint(*knobs["terms"]) - 1):
         # Operator and number of digits first, each as likely as the others; then a number among those that fit.
-        moves = [(op, numbers) for op in knobs.operators for n in lengths if (numbers := _operands(value, op, n))]
+        moves = [(op, numbers) for op in knobs["operators"] for n in lengths if (numbers := _operands(value, op, n))]
         if not moves:
             return None
         operator, numbers = rng.choice(moves)
         number = rng.choice(numbers)
         steps.append((operator, number))
         value = _apply(value, operator, number)
-    return Chain(start, tuple(steps))
+    chain = Chain(start, tuple(steps))
+    worked, result = _solve(chain)
+    return Item(chain.split, chain.content, _wording(rng, chain), str(result), worked)
 
 
 def _operands(value: int, operator: str, length: int) -> list[int]:
@@ -167,7 +200,7 @@ def _solve(chain: Chain) -> tuple[str, int]:
         result = _apply(value, operator, number)
         lines.append(f"{value} {operator} {number} = {result}.")
         value = result
-    return " ".join([*lines, f"The answer is {value}."]), value
+    return " ".join(lines), value
 
 
 def _wording(rng: random.Random, chain: Chain) -> str:
@@ -181,3 +214,6 @@ def _wording(rng: random.Random, chain: Chain) -> str:
             "Which number does she end with?",
         ]
     )
+
+
+CHAIN_ARITHMETIC = Generator("chain_arithmetic", "number", chain_knobs, draw_chain)

@@ -6,17 +6,13 @@ from typing import Any
 
 from fcot_lite import tasks
 from fcot_lite.errors import DataError
-from fcot_lite.prompts import messages
-from fcot_lite.recipe import Prompt, TaskBlock
+from fcot_lite.prompts import ANSWER_FORMS, METHODS, Prompt, render
+from fcot_lite.recipe import TaskBlock
 from fcot_lite.tasks import SPLITS, custom, random_guess
 from fcot_lite.tasks.leakage import overlap
 from fcot_lite.tasks.splits import SPLITTINGS
 
-PROMPTS = {
-    "question": Prompt(),
-    "step_by_step": Prompt(template="{question}\nLet's think step by step."),
-    "few_shot": Prompt(examples=2),
-}
+PROMPTS = {name: METHODS[name] for name in ("zero_shot", "zero_shot_cot", "few_shot_cot", "chat_cot", "fine_tune_cot")}
 
 
 def overview() -> list[dict[str, Any]]:
@@ -60,7 +56,10 @@ def details(block: TaskBlock, prompts: Mapping[str, Prompt], count: int, with_le
             {
                 "id": problem.id,
                 "target": problem.target,
-                "prompts": {name: messages(prompt, problem.question, solved) for name, prompt in prompts.items()},
+                "prompts": {
+                    name: render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind])
+                    for name, prompt in prompts.items()
+                },
             }
             for problem in problems["train"][:count]
         ]
