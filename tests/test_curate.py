@@ -158,7 +158,7 @@ def test_the_label_is_the_gold_answer(tokenizer: Any) -> None:
     ],
 )
 def test_the_reasoning_is_what_stands_before_the_answer(text: str, reasoning: str) -> None:
-    assert rationale(text) == reasoning
+    assert rationale(text, PROBLEM) == reasoning
 
 
 def test_curating_what_was_curated_changes_nothing(tokenizer: Any) -> None:
@@ -172,7 +172,7 @@ def test_curating_what_was_curated_changes_nothing(tokenizer: Any) -> None:
 @pytest.mark.parametrize("part", [" ", "\n", ". ", "a ", "* ", "#", "\n\t", ".the ", "answer ", "the final "])
 def test_long_repetitions_take_no_time(part: str) -> None:
     started = time.process_time()
-    rationale(part * 50_000)
+    rationale(part * 50_000, PROBLEM)
     assert time.process_time() - started < 1
 
 
@@ -188,7 +188,7 @@ def test_long_repetitions_take_no_time(part: str) -> None:
     ],
 )
 def test_the_rationale_ends_where_the_grader_read_the_answer(text: str, expected: str) -> None:
-    assert rationale(text) == expected
+    assert rationale(text, PROBLEM) == expected
 
 
 def test_an_answer_without_reasoning_teaches_nothing(tokenizer: Any) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcot_lite.errors import RecipeError
+from fcot_lite.prompts import METHODS
 from fcot_lite.recipe import Recipe, build, dump, load
 
 WHOLE: dict[str, Any] = {
@@ -121,7 +122,6 @@ def test_the_recipes_of_the_repository(path: Path) -> None:
         ({"evaluate__before": ["plain", "stps"]}, "evaluate.before.1", "did you mean 'steps'?"),
         ({"evaluate__before": ["steps"]}, "evaluate.before", "must hold student.prompt"),
         ({"teacher__prompt": "zzz"}, "teacher.prompt", "no prompt is called 'zzz'; there are: plain, steps"),
-        ({"prompts": {}}, "prompts", "at least 1"),
         ({"prompts__plain__template": "no place"}, "prompts.plain.template", "{question} exactly once"),
         ({"prompts__plain__template": "{question}{question}"}, "prompts.plain.template", "{question} exactly once"),
         ({"prompts__trained": {}}, "prompts.trained", "take another name"),
@@ -207,6 +207,24 @@ def test_values_that_do_not_go_together(changes: dict[str, Any], device: Any, ke
 def test_a_run_is_not_called_as_the_store_is(name: str) -> None:
     with pytest.raises(RecipeError, match=r"\n  name: samples\.sqlite and its companions"):
         build(changed(name=name), "my.yaml")
+
+
+def test_a_method_of_the_paper_needs_no_block() -> None:
+    recipe = build(changed(teacher__prompt="zero_shot_cot", evaluate__before=["plain", "few_shot_cot"]), "my.yaml")
+    assert recipe.prompts["zero_shot_cot"] == METHODS["zero_shot_cot"]
+    assert set(recipe.prompts) == {"plain", "steps", "zero_shot_cot", "few_shot_cot"}
+    own = changed(
+        prompts={**WHOLE["prompts"], "zero_shot_cot": {"template": "{question}!"}}, teacher__prompt="zero_shot_cot"
+    )
+    assert build(own, "my.yaml").prompts["zero_shot_cot"].template == "{question}!"
+    with pytest.raises(RecipeError, match="did you mean 'zero_shot_cot'"):
+        build(changed(teacher__prompt="zero_shot_cott"), "my.yaml")
+
+
+@pytest.mark.parametrize("completion", ["", "{answer}{answer}", "{rationale}", "{rationale}{rationale}{answer}"])
+def test_a_completion_states_one_answer(completion: str) -> None:
+    with pytest.raises(RecipeError, match=r"prompts\.plain\.completion: must hold"):
+        build(changed(prompts__plain__completion=completion), "my.yaml")
 
 
 def test_all_faults_at_once() -> None:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from fcot_lite import teacher
 from fcot_lite.engines import Completion
 from fcot_lite.errors import DataError, EngineError
+from fcot_lite.prompts import Prompt
 from fcot_lite.recipe import EngineBlock, Sampling
 from fcot_lite.records import Problem, Sample
-from fcot_lite.store import SampleKey, SampleStore
+from fcot_lite.store import SampleKey, SampleStore, derive_seed
 from fcot_lite.teacher import Campaign, Drawn, Question, draw
 
 SAMPLING = Sampling(max_tokens=20, temperature=0.7)
@@ -298,7 +299,10 @@ def test_a_prompt_that_leaves_no_room_is_named_before_the_engine_starts(monkeypa
     [
         {"weights_hash": "v"},
         {"adapter_hash": "a"},
-        {"prompt": {"template": "{question}?"}},
+        {"prompt": Prompt(template="{question}?")},
+        {"prompt": Prompt(format="plain")},
+        {"prompt": Prompt(answer_trigger="So")},
+        {"prompt": Prompt(stop=["Q:"])},
         {"sampling": SAMPLING.model_copy(update={"temperature": 0.8})},
         {"sampling": SAMPLING.model_copy(update={"seed": 1})},
         {"sampling": SAMPLING.model_copy(update={"max_tokens": 21})},
@@ -311,7 +315,7 @@ def test_what_makes_a_campaign(bench: Bench, monkeypatch: pytest.MonkeyPatch, ch
     monkeypatch.setattr(teacher, "end_of_turn_id", lambda tokenizer: tokenizer)
     given: dict[str, Any] = {
         "weights_hash": "w",
-        "prompt": {"template": "{question}"},
+        "prompt": Prompt(),
         "sampling": SAMPLING,
         "engine": EngineBlock(max_model_len=64),
         "tokenizer": 2,
@@ -328,3 +332,98 @@ def test_the_key_of_a_sample() -> None:
     one, two = ASKED[0].key(0), replace(ASKED[0], prompt_token_ids=(1, 20)).key(0)
     assert one == SampleKey("p/0", one.prompt_hash, 0)
     assert one.prompt_hash != two.prompt_hash != replace(ASKED[0], prompt_token_ids=(12, 0)).key(0).prompt_hash
+
+
+# ---- two calls ----------------------------------------------------------------------------------------------------
+
+
+class Letters:
+    """A tokenizer of single letters, whose end of turn is 0."""
+
+    chat_template = "x"
+
+
+def two_calls(monkeypatch: pytest.MonkeyPatch, store: SampleStore) -> Campaign:
+    monkeypatch.setattr(teacher, "end_of_turn_id", lambda tokenizer: 0)
+    monkeypatch.setattr(teacher, "completion_ids", lambda tokenizer, text: (*map(ord, text), 0))
+    return teacher.open_campaign(
+        store,
+        weights_hash="w",
+        prompt=Prompt(answer_trigger="\nSo", stop=["Q:"]),
+        sampling=Sampling(max_tokens=20, temperature=0.7, top_p=0.9, stop=["X"]),
+        engine=EngineBlock.model_validate({"max_model_len": 64}),
+        tokenizer=Letters(),
+    )
+
+
+def draw_two(store: SampleStore, campaign: Campaign, engine: FakeEngine) -> Drawn:
+    return draw(store, campaign, ASKED, 2, start_engine=lambda: engine, max_num_seqs=2, progress=lambda *_: None)
+
+
+def says(request: Any) -> Answer:
+    if request.key.endswith("/answer"):
+        return Answer(" 12.", "stop", 3)
+    return Answer("Because.", "length" if request.seed % 2 else "stop", 5)
+
+
+def test_a_second_call_answers_after_the_rationale(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = two_calls(monkeypatch, bench.store)
+    engine = FakeEngine(says)
+    drawn = draw_two(bench.store, campaign, engine)
+    for question, samples in zip(ASKED, drawn.samples, strict=True):
+        for index, sample in enumerate(samples):
+            seed = derive_seed(campaign.hash, question.key(index))
+            assert (sample.text, sample.answer_text, sample.num_tokens, sample.seed) == ("Because.", " 12.", 8, seed)
+            assert sample.finish_reason == ("length" if seed % 2 else "stop"), "the worse of the two"
+    first = [request for request in engine.submitted if not request.key.endswith("/answer")]
+    second = [request for request in engine.submitted if request.key.endswith("/answer")]
+    assert len(first) == len(second) == 10
+    assert all(request.sampling.stop == ["X", "Q:"] for request in engine.submitted)
+    asked = {question.prompt_token_ids for question in ASKED}
+    for request in second:
+        said = tuple(map(ord, "Because.\nSo"))
+        assert request.prompt_token_ids[: -len(said)] in asked
+        assert request.prompt_token_ids[-len(said) :] == said
+        assert (request.sampling.temperature, request.sampling.top_p) == (0.0, 1.0), "greedy"
+        assert request.sampling.max_tokens == teacher.ANSWER_MAX_TOKENS
+    assert all(request.sampling.temperature == 0.7 for request in first)
+    again = FakeEngine(says)
+    assert draw_two(bench.store, campaign, again).samples == drawn.samples
+    assert again.submitted == []
+
+
+@pytest.mark.parametrize("poll", range(1, 9))
+def test_an_interrupt_between_the_calls_loses_no_count(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, poll: int
+) -> None:
+    campaign = two_calls(monkeypatch, bench.store)
+    stopped, resumed = FakeEngine(says, interrupted_at_poll=poll), FakeEngine(says)
+    with pytest.raises(KeyboardInterrupt):
+        draw_two(bench.store, campaign, stopped)
+    kept = bench.store.read(campaign.hash)
+    cancelled = bench.store.num_tokens_cancelled(campaign.hash)
+    assert stopped.num_tokens_generated() == cancelled + sum(s.num_tokens for s in kept.values())
+    assert all(sample.answer_text == " 12." for sample in kept.values()), "never half a sample"
+    drawn = draw_two(bench.store, campaign, resumed)
+    assert (drawn.reused, drawn.new) == (len(kept), 10 - len(kept))
+
+
+def test_a_rationale_that_the_engine_gave_up_is_not_asked_for_its_answer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = two_calls(monkeypatch, bench.store)
+    engine = FakeEngine(lambda request: Answer("", "abort", 1))
+    drawn = draw_two(bench.store, campaign, engine)
+    assert len(engine.submitted) == 10
+    assert {sample.finish_reason for row in drawn.samples for sample in row} == {"abort"}
+    assert bench.store.read(campaign.hash) == {}
+
+
+def test_a_second_call_needs_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "prompt_ids", lambda tokenizer, rendered, where: (1,) * 10)
+    monkeypatch.setattr(teacher, "completion_ids", lambda tokenizer, text: (*map(ord, text), 0))
+    engine = EngineBlock.model_validate({"max_model_len": 160})
+    problems, sampling = [ASKED[0].problem], Sampling(max_tokens=20)
+    assert len(teacher.questions(None, problems, ["x"], sampling, engine)) == 1
+    with pytest.raises(DataError, match="the prompt has 10 tokens"):
+        teacher.questions(None, problems, ["x"], sampling, engine, "\nTherefore")
