@@ -78,7 +78,10 @@ def run_stage(
             stderr=output,
             start_new_session=True,
             pass_fds=[writing],
-            env=os.environ | environment | {PROGRESS_FD: str(writing), LIFELINE: str(os.getpid())},
+            # Unbuffered: the last lines before a crash are the ones that are needed.
+            env=os.environ
+            | environment
+            | {PROGRESS_FD: str(writing), LIFELINE: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
         )
     message, reaper, meter = "", None, None
     try:
