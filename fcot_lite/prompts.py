@@ -129,8 +129,14 @@ def completion(prompt: Prompt, rationale: str, answer: str, final_sentence: str)
 
 
 def whole_text(prompt: Prompt, sample: Sample) -> str:
-    """What a model said, both calls in one where it was asked twice: what is graded."""
-    return sample.text if sample.answer_text is None else f"{sample.text}{prompt.answer_trigger}{sample.answer_text}"
+    """What a model said, as it is graded: both calls in one where it was asked twice, and with the words that state an
+    answer where the prompt has them (`The answer is`) or the student learnt others (`-->`)."""
+    if sample.answer_text is not None:
+        return f"{sample.text}{prompt.answer_trigger}{sample.answer_text}"
+    if "{rationale}" in prompt.completion and "-->" in prompt.completion:
+        return sample.text.replace("-->", "The answer is")
+    bare = "{answer}" in prompt.completion and "{rationale}" not in prompt.completion
+    return f"The answer is{sample.text}" if bare or prompt.template.endswith("The answer is") else sample.text
 
 
 def prompt_ids(tokenizer: Any, rendered: Rendered, where: str) -> tuple[int, ...]:

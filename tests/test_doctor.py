@@ -432,7 +432,7 @@ def test_prompts_that_do_not_fit(model_dir: Path) -> None:
     short = rendered(model_dir, "curate.max_length=8", "evaluate.engine.max_model_len=4096")
     assert "curate.max_length" in short["student's prompts"].fix
     control = rendered(model_dir, "prompts.question.system=Say <|im_end|>.", "evaluate.engine.max_model_len=4096")
-    assert "control token" in control["student's prompts"].found
+    assert control["student's prompts"].state == "ok", "a control token in a text is text"
 
 
 def test_a_model_without_a_chat_template(tmp_path: Path, tokenizer: Any) -> None:

@@ -55,9 +55,12 @@ def test_one_task() -> None:
     assert [example["id"] for example in found["examples"]] == [problem.id for problem in problems]
     for example, problem in zip(found["examples"], problems, strict=True):
         assert example["prompts"].keys() == listing.PROMPTS.keys()
-        for name, turns in example["prompts"].items():
-            assert len(turns) == 2 * listing.PROMPTS[name].examples + 1
-            assert problem.question in turns[-1]["content"]
+        for name, rendered in example["prompts"].items():
+            if listing.PROMPTS[name].format == "plain":
+                assert f"Q: {problem.question}\nA:" in rendered
+            else:
+                assert len(rendered) == 2 * listing.PROMPTS[name].examples + 1
+                assert problem.question in rendered[-1]["content"]
             for turn in turns:
                 assert turn["content"].splitlines()[0] in done.stdout
     assert [row["by"] for row in found["leakage"]] == ["paper"]

@@ -10,6 +10,7 @@ from conftest import CHATML
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcot_lite.answers import grade
 from fcot_lite.errors import DataError
 from fcot_lite.prompts import (
     ANSWER_FORMS,
@@ -24,7 +25,7 @@ from fcot_lite.prompts import (
     render,
     whole_text,
 )
-from fcot_lite.records import Sample
+from fcot_lite.records import Problem, Sample
 
 QUESTION = [{"role": "user", "content": "Start with 3. Add 4. What is the result?"}]
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -219,6 +220,25 @@ def test_both_calls_are_one_text() -> None:
     twice = Sample("p", 0, "Because.", " 12.", "stop", 1, 2, 3)
     assert whole_text(METHODS["zero_shot_cot"], once) == "Because 12."
     assert whole_text(METHODS["zero_shot_cot"], twice) == "Because.\nTherefore, the answer is 12."
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "graded"),
+    [
+        ("zero_shot", " 12.", "The answer is 12."),
+        ("fine_tune_paper", " 12 ", "The answer is 12 "),
+        ("fine_tune_cot_paper", " Because. --> 12 ", " Because. The answer is 12 "),
+        ("fine_tune_cot_gpt3", " Because.\n\n-->\n\n12 ", " Because.\n\nThe answer is\n\n12 "),
+        ("fine_tune", "The answer is 12.", "The answer is 12."),
+        ("fine_tune_cot", "a --> b. The answer is 12.", "a --> b. The answer is 12."),
+        ("chat_cot", " 12.", " 12."),
+    ],
+)
+def test_what_is_graded_states_its_answer(method: str, said: str, graded: str) -> None:
+    text = whole_text(METHODS[method], Sample("p", 0, said, None, "stop", 1, 2, 3))
+    assert text == graded
+    verdict = grade(text, Problem("p", "q", "12"))
+    assert verdict.correct == (method != "chat_cot"), "whose prompt asks for the sentence"
 
 
 def test_older_samples_keep_their_place() -> None:

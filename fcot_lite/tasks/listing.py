@@ -111,10 +111,11 @@ def details_lines(found: Mapping[str, Any]) -> Iterator[Any]:
         yield table
     for example in found.get("examples", ()):
         yield f"\n{example['id']}, target: {printable(example['target'])}"
-        for name, turns in example["prompts"].items():
+        for name, rendered in example["prompts"].items():
             yield f"  {name}:"
-            for turn in turns:
-                yield f"    {turn['role']}: " + printable(turn["content"]).replace("\n", "\n      ")
+            turns = [("text", rendered)] if isinstance(rendered, str) else [(t["role"], t["content"]) for t in rendered]
+            for role, content in turns:
+                yield f"    {role}: " + printable(content).replace("\n", "\n      ")
 
 
 def printable(text: str) -> str:
