@@ -223,8 +223,13 @@ def read_text(target: str, text: str, start: int, end: int, must_fill_line: bool
     for candidate in written:
         if folded(candidate) == folded(target):
             return folded(candidate), candidate
-    says_something = any(character.isalnum() for line in written for character in line)
-    if not says_something or (written[0].startswith("<") and not target.startswith("<")):
+    # "$" before "\\boxed" is no answer. Some gold answers are pictures, without a letter or a digit.
+    says_something = any(character.isalnum() for line in written for character in line) or not any(
+        character.isalnum() for character in target
+    )
+    if not (says_something and any(map(folded, written))) or (
+        written[0].startswith("<") and not target.startswith("<")
+    ):
         return None
     return folded(written[-1]), written[-1]
 
@@ -245,7 +250,8 @@ def _texts(text: str, start: int, end: int, must_fill_line: bool, has_lines: boo
     position = lead.end() if lead else start
     must_fill_line = must_fill_line or "\n" in text[start:position]
     rest = text[position:end]
-    if has_lines:
+    # A block below its announcement is the answer as a whole: "3" is not the answer of "Answer:\n3\n2\n4".
+    if has_lines or "\n" in text[start:position]:
         return [rest.partition("\n\n")[0].partition("```")[0].rstrip()]
     line = rest.partition("\n")[0].strip()
     sentence = None if must_fill_line else SENTENCE_END.search(line)

@@ -2,17 +2,23 @@
 
 import hashlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fcot_lite import tasks
-from fcot_lite.answers import grade, number
+from fcot_lite.answers import final_sentence, grade, number
 from fcot_lite.errors import DataError, RecipeError, ResourceError
-from fcot_lite.records import Problem
+from fcot_lite.records import Problem, Verdict
+from fcot_lite.tasks import rg
 from fcot_lite.tasks.splits import normalised
 
 installed = pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="reasoning-gym is missing")
@@ -119,14 +125,18 @@ def test_a_space_that_is_too_small_ends_in_an_error_that_names_the_options() -> 
 @pytest.mark.real
 @installed
 def test_every_process_makes_the_same_problems() -> None:
+    same_in_two_processes(NUMBERS)
+
+
+def same_in_two_processes(names: list[str]) -> None:
     code = (
         "import sys; from fcot_lite import tasks\n"
         "for name in sys.argv[1:]:\n"
-        "    print(name, [(p.question, p.target) for p in tasks.load('rg:' + name, 'test', limit=5)])"
+        "    print(ascii((name, [(p.question, p.target) for p in tasks.load('rg:' + name, 'test', limit=3)])))"
     )
     first, second = (
         subprocess.run(
-            [sys.executable, "-c", code, *NUMBERS],
+            [sys.executable, "-c", code, *names],
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
@@ -134,7 +144,7 @@ def test_every_process_makes_the_same_problems() -> None:
         ).stdout.splitlines()
         for seed in ("0", "12345")
     )
-    assert len(first) == len(NUMBERS)
+    assert len(first) == len(names)  # nothing else was printed
     assert [a for a, b in zip(first, second, strict=True) if a != b] == []
 
 
@@ -152,12 +162,166 @@ def test_the_first_problems_are_pinned(problems: dict[str, list[Problem]]) -> No
 
 
 @installed
-@pytest.mark.parametrize("name", ["sudoku", "calendar_arithmetic", "base_conversion", "power_function", "dice_"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("gcd", "number"), ("syllogism", "yes_no"), ("caesar_cipher", "text"), ("rotate_matrix", "text"),
+     ("sudoku", "scorer"), ("calendar_arithmetic", "scorer"), ("graph_color", "scorer")],
+)  # fmt: skip
 @pytest.mark.parametrize("split", tasks.SPLITS)
-def test_other_answers_are_refused_whatever_the_limit(name: str, split: tasks.Split) -> None:
-    message = "did you mean 'rg:dice'" if name == "dice_" else "answers are not numbers .*not supported yet"
+def test_the_kind_follows_from_the_dataset_whatever_the_limit(name: str, kind: str, split: tasks.Split) -> None:
+    for limit in (1, 3):
+        for problem in tasks.load(f"rg:{name}", split, limit=limit):
+            scorer = {f"rg:{name}"} if kind == "scorer" else set()
+            assert problem.answer_kind == ("text" if kind == "scorer" else kind)
+            assert {problem.metadata[key] for key in ("scorer",) if key in problem.metadata} == scorer
+
+
+@installed
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("arc_agi", "rg:arc_agi cannot be used: its items depend on Python's hash seed"),
+        ("word_ladder", "hash seed"),
+        ("intermediate_integration", "can take for ever"),
+        ("boxnet", "no gold answer"),
+        ("rush_hour", "no gold answer"),
+        ("dice_", "did you mean 'rg:dice'"),
+    ],
+)
+@pytest.mark.parametrize("split", tasks.SPLITS)
+def test_some_are_refused_with_the_reason(name: str, message: str, split: tasks.Split) -> None:
     with pytest.raises(RecipeError, match=message):
         tasks.load(f"rg:{name}", split, limit=1)
+
+
+def datasets() -> list[str]:
+    import reasoning_gym
+
+    return sorted(reasoning_gym.factory.DATASETS)
+
+
+ODD = [
+    "",
+    "x",
+    "0",
+    "-1",
+    "[]",
+    "{}",
+    "null",
+    "(((",
+    "1/0",
+    "9**9**9**9**9",
+    "1e999999999",
+    "\0",
+    "\ud800",
+    "[[[[",
+    "{1: 2}",
+    "A=B",
+    "R9999999999",
+    "lambda: 0",
+    "x" * 20_000,
+    "[" * 5_000,
+    "_",
+    "0 1\n1 0",
+    "½",
+    "٣",
+    "()",
+    "a b",
+    "\n",
+    "0x",
+    "1_0",
+]
+
+
+KINDS = {"number": 26, "scorer": 51, "text": 15, "yes_no": 1}
+REFUSED = sorted([*rg.REFUSED, "boxnet", "composite", "rush_hour"])
+# Another problem's gold answer is right here as well: a colouring, a conclusion, a plan of pouring may fit both.
+SEVERAL_ANSWERS = {"graph_color", "jugs", "propositional_logic"}
+
+
+@pytest.mark.real
+@installed
+def test_every_dataset_works_or_is_refused() -> None:
+    """Gold answers are right, other problems' gold answers and nonsense are not, and nothing takes long."""
+    kinds, refused, taken = Counter[str](), [], []
+    for name in datasets():
+        if name in REFUSED:
+            with pytest.raises(RecipeError, match=f"rg:{name}"):
+                tasks.load(f"rg:{name}", "test", limit=3)
+            refused.append(name)
+            continue
+        problems = tasks.load(f"rg:{name}", "test", limit=3)
+        kinds["scorer" if "scorer" in problems[0].metadata else problems[0].answer_kind] += 1
+        for problem in map(through_json, problems):
+            gold = final_sentence(problem)
+            assert grade(gold, problem, scorer=rg.score).correct, problem
+            assert grade(f"Some steps.\n{gold}", problem, scorer=rg.score).correct, problem
+            assert not grade(problem.target, problem, scorer=rg.score).correct
+            assert not grade(gold, problem, finish_reason="length", scorer=rg.score).correct
+            others = [final_sentence(other) for other in problems if other.target != problem.target]
+            odd = [f"The answer is {text}" for text in ODD if problem.answer_kind != "number"]
+            began = time.process_time()
+            for text in odd + (others if name not in SEVERAL_ANSWERS else []):
+                if grade(text, problem, scorer=rg.score).correct:
+                    taken.append((name, text, problem.target))
+            assert time.process_time() - began < 3, problem
+    assert taken == []
+    assert (refused, kinds) == (REFUSED, KINDS)
+    assert len(datasets()) == len(refused) + kinds.total() == 106
+
+
+@pytest.mark.slow
+@installed
+def test_every_process_makes_the_same_problems_of_every_dataset() -> None:
+    same_in_two_processes([name for name in datasets() if name not in REFUSED])
+
+
+def through_json(problem: Problem) -> Problem:
+    """As it would come back from a file."""
+    return replace(problem, metadata=json.loads(json.dumps(problem.metadata)))
+
+
+@installed
+def test_a_scorer_takes_what_is_as_good_as_the_gold_answer() -> None:
+    (problem,) = tasks.load("rg:countdown", "train", limit=1)
+    assert grade(f"The answer is ({problem.target}).", problem, scorer=rg.score) == Verdict(
+        True, f"({problem.target}).", "correct (rg:countdown)"
+    )
+    assert grade(f"The answer is {problem.target} + 1.", problem, scorer=rg.score).reason == "wrong (rg:countdown)"
+    with pytest.raises(DataError, match="only its scorer rg:countdown"):
+        grade(f"The answer is {problem.target}.", problem)
+
+
+@installed
+def test_options_reach_the_scorer() -> None:
+    options = {"max_board_size": 5, "max_difficulty": 1}
+    for problem in tasks.load("rg:futoshiki", "train", options=options, limit=3):
+        assert problem.metadata["options"] == options
+        assert grade(final_sentence(problem), through_json(problem), scorer=rg.score).correct
+
+
+@installed
+@pytest.mark.parametrize("change", [{"question": "other"}, {"target": "1 2"}])
+def test_a_problem_of_another_version_is_not_scored(change: dict[str, str]) -> None:
+    (problem,) = tasks.load("rg:sudoku", "train", limit=1)
+    with pytest.raises(DataError, match=r"problem rg:sudoku/train/0: the installed reasoning-gym .* another problem"):
+        rg.score(replace(problem, **change), "1 2")  # type: ignore[arg-type]
+
+
+@installed
+@pytest.mark.parametrize(
+    "name",
+    ["binary_matrix", "n_queens", "spiral_matrix", "string_insertion", "countdown", "puzzle24", "simple_integration"],
+)
+def test_no_scorer_runs_a_models_text(name: str, tmp_path: Path) -> None:
+    (problem,) = tasks.load(f"rg:{name}", "train", limit=1)
+    opened = f"open({str(tmp_path / 'ran')!r}, 'w')"
+    powers = ["9**9**9**9**9", "(9**9)**(9**9)**(9**9)", "x**9**9**9"]
+    for code in (opened, f"[{opened}]", *powers, "[0 for a in range(10**9)]", "factorial(99999999)"):
+        began = time.process_time()
+        assert not rg.score(problem, code)
+        assert time.process_time() - began < 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @installed
