@@ -263,7 +263,7 @@ def _manifest(recipe: Recipe, machine: Machine, outcomes: dict[str, Any]) -> dic
         "versions": versions,
         "machine": asdict(machine),
         "seeds": {"training": recipe.seed, "teacher": recipe.teacher.sampling.seed},
-        "answer_kind": recipe.task.answer or tasks.task(str(recipe.task.name)).answer_kind,
+        "answer_kind": outcomes["sample"].get("answer_kind"),
         "weights": {"teacher": outcomes["sample"]["weights_hash"], "student": outcomes["train"]["weights_hash"]},
         "problems_sha256": outcomes["sample"]["problems_sha256"],
         "campaign": outcomes["sample"]["campaign"],

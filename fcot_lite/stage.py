@@ -115,6 +115,7 @@ def sample(context: Context) -> dict[str, Any]:
         "num_tokens_cancelled": spent.num_tokens_cancelled,
         "num_tokens_generated": spent.num_tokens + spent.num_tokens_cancelled,
         "problems_sha256": problems_hash(problems),
+        "answer_kind": problems[0].answer_kind,
         "bad_rows": dict(Counter(row.reason for row in bad_rows)),
         "tokens_per_accepted": num_tokens / accepted if accepted else None,
         "tokens_per_second": drawn.num_tokens_new / drawn.wall_seconds if drawn.new else None,

@@ -61,8 +61,7 @@ def test_one_task() -> None:
             else:
                 assert len(rendered) == 2 * listing.PROMPTS[name].examples + 1
                 assert problem.question in rendered[-1]["content"]
-            for turn in turns:
-                assert turn["content"].splitlines()[0] in done.stdout
+                assert rendered[-1]["content"].splitlines()[0] in done.stdout
     assert [row["by"] for row in found["leakage"]] == ["paper"]
     bare = json.loads(fcot("tasks", "chain_arithmetic", "--json").stdout)
     assert bare == {key: value for key, value in found.items() if key not in ("examples", "leakage")}

@@ -251,7 +251,7 @@ def examples(block: TaskBlock, count: int) -> list[tuple[str, str]]:
 
 def grade(text: str, problem: Problem, finish_reason: FinishReason) -> Verdict:
     """The strict verdict on a completion, by the kind of answer or the scorer that the problem names."""
-    return answers.grade(text, problem, "strict", finish_reason=finish_reason)
+    return answers.grade(text, problem, "strict", finish_reason=finish_reason, scorer=rg.score)
 
 
 def bad_rows(block: TaskBlock) -> list[custom.BadRow]:
