@@ -23,7 +23,7 @@ def main() -> None:
     from fcot_lite import models, tasks, teacher
     from fcot_lite.engines.vllm import VllmEngine
     from fcot_lite.machine import detect
-    from fcot_lite.prompts import load_tokenizer, messages
+    from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
     from fcot_lite.recipe import load
     from fcot_lite.store import SampleStore
 
@@ -34,8 +34,8 @@ def main() -> None:
     tokenizer = load_tokenizer(model_dir)
     problems = tasks.load(recipe.task.name, "train", options=recipe.task.options, limit=PROBLEMS)
     solved = tasks.solved_examples(recipe.task.name, options=recipe.task.options, count=prompt.examples)
-    chats = [messages(prompt, problem.question, solved) for problem in problems]
-    asked = teacher.questions(tokenizer, problems, chats, block.sampling, block.engine)
+    rendered = [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
+    asked = teacher.questions(tokenizer, problems, rendered, block.sampling, block.engine)
     weights_hash = models.weights_hash(model_dir)
 
     def ours() -> float:
@@ -45,7 +45,7 @@ def main() -> None:
             campaign = teacher.open_campaign(
                 store,
                 weights_hash=weights_hash,
-                prompt=prompt.model_dump(),
+                prompt=prompt,
                 sampling=block.sampling,
                 engine=block.engine,
                 tokenizer=tokenizer,

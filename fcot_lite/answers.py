@@ -147,13 +147,13 @@ def _rules(problem: Problem) -> tuple[Fraction | str, Read]:
         gold = target.lower() if target.lower() in ("yes", "no") else None
     elif kind == "letters":
         read = readings.read_letters
-        gold = target.lower() if re.fullmatch("[A-Za-z]+", target) else None
+        gold = target.lower() if re.fullmatch(r"[^\W\d_]+", target) else None
     else:
         gold = folded(target) or None
         read = partial(readings.read_text, target)
     if gold is None:
         what = {"number": "a number", "choice": "the letter of a choice", "yes_no": "yes or no", "text": "a text"}
-        what |= {"letters": "letters from A to Z", "math": "a number; other formulas cannot be graded yet"}
+        what |= {"letters": "letters", "math": "a number; other formulas cannot be graded yet"}
         raise DataError(f"problem {problem.id}: target {target!r} is not {what[kind]}")
     return gold, read
 

@@ -88,7 +88,10 @@ OTHER_WORD = re.compile(
 )
 # No filler words: "then" may be the answer.
 LETTERS_LEAD = re.compile(r"(?:[\s*_`\"'“”‘’:=(\[{$]|\\text\{){0,40}+")
-LETTERS = re.compile(r"[A-Za-z](?![A-Za-z])(?:[ \t\"'“”‘’,*`–-]{1,4}[A-Za-z](?!\w)){1,63}|[A-Za-z]{1,64}+(?!\w)")
+_LETTER = r"[^\W\d_]"  # of any alphabet: names end in é too
+LETTERS = re.compile(
+    rf"{_LETTER}(?!{_LETTER})(?:[ \t\"'“”‘’,*`–-]{{1,4}}{_LETTER}(?!\w)){{1,63}}|{_LETTER}{{1,64}}+(?!\w)"
+)
 
 # Texts.
 LONGEST_TEXT = 10_000  # characters; a longer line is no answer
@@ -215,7 +218,7 @@ def read_letters(text: str, start: int, end: int, must_fill_line: bool) -> State
         return None
     if not (ALONE if must_fill_line else ENDS).match(text, letters.end(), end):
         return (None, "") if OTHER_WORD.match(text, letters.end(), end) else None
-    return re.sub("[^A-Za-z]", "", letters.group()).lower(), letters.group()
+    return re.sub(r"[\W\d_]", "", letters.group()).lower(), letters.group()
 
 
 def read_text(target: str, text: str, start: int, end: int, must_fill_line: bool) -> Stated | None:
