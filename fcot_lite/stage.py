@@ -195,9 +195,19 @@ def _prompt_and_completion(example: Example) -> dict[str, Any]:
     return {"prompt": list(example.prompt), "completion": [{"role": "assistant", "content": example.completion}]}
 
 
+def token_ids(tokenizer: Any, example: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """(ids, labels) of a row of train.jsonl: the prompt as sampling and evaluation render it, then what is learnt."""
+    from fcot_lite.prompts import completion_ids, prompt_ids
+    from fcot_lite.student import IGNORED
+
+    prompt = prompt_ids(tokenizer, example["prompt"], example["problem_id"])
+    said = example["completion"]
+    completion = completion_ids(tokenizer, said if isinstance(said, str) else said[0]["content"])
+    return [*prompt, *completion], [IGNORED] * len(prompt) + list(completion)
+
+
 def train(context: Context) -> dict[str, Any]:
     from fcot_lite import student
-    from fcot_lite.prompts import completion_ids, prompt_ids
 
     recipe = context.recipe
     context.progress(0, 0, "preparing")
@@ -209,12 +219,7 @@ def train(context: Context) -> dict[str, Any]:
         )
     model_dir = context.model(recipe.student.model)
     tokenizer = load_tokenizer(model_dir)
-    rows = []
-    for example in examples:
-        prompt = prompt_ids(tokenizer, example["prompt"], example["problem_id"])
-        said = example["completion"]
-        completion = completion_ids(tokenizer, said if isinstance(said, str) else said[0]["content"])
-        rows.append(student.TokenRow([*prompt, *completion], [-100] * len(prompt) + list(completion)))
+    rows = [student.TokenRow(*token_ids(tokenizer, example)) for example in examples]
     adapter_dir = context.run_dir / "adapter"  # an earlier one stays until the new one is whole
     outcome = student.train(
         model_dir,

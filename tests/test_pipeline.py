@@ -24,6 +24,7 @@ from test_report import OUTCOMES
 from fcot_lite import models, pipeline, process, stage, tasks
 from fcot_lite.engines import Request
 from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
+from fcot_lite.evaluate import Evaluation, Student
 from fcot_lite.files import lock, read_json, read_jsonl, sha256_file, write_json
 from fcot_lite.machine import Machine
 from fcot_lite.progress import Reporter
@@ -645,6 +646,8 @@ def serve(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, **faults: int) -> Fak
     def answer(request: Request) -> Answer:
         chat = tokenizer.decode(request.prompt_token_ids)
         (problem,) = (p for p in problems if p.question in chat)
+        if request.key.endswith("/answer"):
+            return Answer(f" {problem.target}.")
         right = request.seed % 3
         return Answer(f"Way {request.seed}. The answer is {problem.target if right else -1}.", num_tokens=5)
 
@@ -673,6 +676,59 @@ def test_sampling_and_curation(context: stage.Context, monkeypatch: pytest.Monke
     for outcome in (sampled, curated):
         for path, sha256 in outcome["outputs"].items():
             assert sha256_file(context.run_dir / path) == sha256
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fine_tune",
+        "fine_tune_cot",
+        "chat_cot",
+        "zero_shot_cot",
+        "few_shot_cot",
+        "fine_tune_cot_paper",
+        "fine_tune_cot_gpt3",
+    ],
+)
+def test_sampling_training_and_evaluation_see_the_same_ids(
+    context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any, method: str
+) -> None:
+    recipe = copy.deepcopy(RECIPE)
+    roomy = {"max_model_len": 9000, "max_num_seqs": 2}
+    recipe["teacher"] |= {"n": 3, "prompt": method, "engine": roomy}
+    recipe["curate"]["max_length"] = 9000
+    recipe["student"]["prompt"] = method
+    recipe["evaluate"] |= {"before": [method], "engine": roomy}
+    context = dataclasses.replace(context, recipe=build(recipe, "here"))
+    sampling = serve(monkeypatch, tokenizer)
+    stage.sample(context)
+    stage.curate(context)
+    rows = read_jsonl(context.run_dir / "train.jsonl")
+    assert rows
+    trained = {}
+    for row in rows:
+        ids, labels = stage.token_ids(tokenizer, row)
+        prompt_length = labels.count(-100)
+        assert labels[prompt_length:] == ids[prompt_length:]
+        trained[row["problem_id"]] = tuple(ids[:prompt_length])
+    engine = FakeEngine(lambda request: Answer("The answer is 1.", num_tokens=5))
+    problems = tasks.load("chain_arithmetic", "train", limit=4)
+    with context.store() as store:
+        evaluation = Evaluation(context.recipe, store, context.model("m"), context.progress)
+        evaluation.items(Student("other weights", None, lambda: engine), method, problems, "test")
+    asked = {
+        name: {
+            request.key.split("/")[3]: request.prompt_token_ids
+            for request in used.submitted
+            if not request.key.endswith("/answer")
+        }
+        for name, used in (("sampled", sampling), ("evaluated", engine))
+    }
+    by_index = {problem_id.split("/")[2]: ids for problem_id, ids in trained.items()}
+    assert asked["sampled"] == asked["evaluated"]
+    assert len(asked["sampled"]) == 4
+    for index, ids in by_index.items():
+        assert asked["evaluated"][index] == ids
 
 
 def test_sampling_that_was_interrupted_counts_its_samples_as_new(
