@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from fcot_lite import tasks
 from fcot_lite.answers import final_sentence, grade
-from fcot_lite.errors import DataError, RecipeError
+from fcot_lite.errors import RecipeError
 from fcot_lite.records import Problem
 from fcot_lite.tasks.generated_names import NAMES, NAMES_OF
 
@@ -429,6 +429,6 @@ def test_wrong_knobs_are_named(name: str, options: Any, message: str) -> None:
 def test_a_space_that_is_too_small_ends_in_an_error_that_names_the_knobs() -> None:
     assert len(tasks.load(COIN, "test", options={"flips": [1, 1]}, limit=2 * len(NAMES_OF["test"]))) > 60
     with pytest.raises(
-        DataError, match=r"generated_coin_flip: no more than \d+ different test problems .*flips \[1, 1\]"
+        RecipeError, match=r"generated_coin_flip: no more than \d+ different test problems .*flips \[1, 1\]"
     ):
         tasks.load(COIN, "test", options={"flips": [1, 1]})

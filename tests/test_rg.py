@@ -118,7 +118,7 @@ def test_a_default_that_is_spelled_out_changes_nothing() -> None:
 def test_a_space_that_is_too_small_ends_in_an_error_that_names_the_options() -> None:
     tiny = {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 6}
     assert len(texts(tasks.load("rg:gcd", "train", options=tiny, limit=15))) == 15
-    with pytest.raises(DataError, match=r'rg:gcd: no more than \d+ different train problems .*"max_value": 6'):
+    with pytest.raises(RecipeError, match=r'rg:gcd: no more than \d+ different train problems .*"max_value": 6'):
         tasks.load("rg:gcd", "train", options=tiny)
 
 

@@ -269,9 +269,11 @@ def test_a_space_that_is_too_small_ends_in_an_error_that_names_the_knobs() -> No
     tiny = {"terms": [2, 2], "digits": [1, 1], "operators": "+"}  # 9 x 9 additions, some 57 of them in train
     few = tasks.load("chain_arithmetic", "train", options=tiny, limit=40)
     assert len({operations(problem.question) for problem in few}) == 40
-    with pytest.raises(DataError, match=r"no more than \d+ different train problems .*terms \[2, 2\].*digits \[1, 1\]"):
+    with pytest.raises(
+        RecipeError, match=r"no more than \d+ different train problems .*terms \[2, 2\].*digits \[1, 1\]"
+    ):
         tasks.load("chain_arithmetic", "train", options=tiny)
-    with pytest.raises(DataError, match="no more than 0"):  # 100 * 100 is over 999 already
+    with pytest.raises(RecipeError, match="no more than 0"):  # 100 * 100 is over 999 already
         tasks.load("chain_arithmetic", "train", options={"digits": [3, 3], "operators": "*"})
 
 

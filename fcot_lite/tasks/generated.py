@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from fcot_lite.answers import final_sentence
-from fcot_lite.errors import DataError, RecipeError
+from fcot_lite.errors import RecipeError
 from fcot_lite.records import AnswerKind, Problem
 
 DEFAULT_SIZE = {"train": 1000, "validation": 100, "test": 500}
@@ -55,7 +55,7 @@ class Generator:
     def load(self, split: str, options: Mapping[str, Any], limit: int | None) -> list[Problem]:
         """Problems with metadata `solution` and, where there are any, `choices`.
 
-        Raises RecipeError for wrong knobs, DataError where the knobs do not allow so many different problems.
+        Raises RecipeError for wrong knobs, RecipeError where the knobs do not allow so many different problems.
         """
         problems = self._problems(split, self.knobs(options))
         return list(islice(problems, DEFAULT_SIZE[split] if limit is None else limit))
@@ -76,7 +76,7 @@ class Generator:
                     break
             else:
                 values = ", ".join(f"{k} {list(v) if isinstance(v, tuple) else repr(v)}" for k, v in knobs.items())
-                raise DataError(
+                raise RecipeError(
                     f"{self.name}: no more than {index} different {split} problems found with {values}. "
                     "Widen one of them, or ask for fewer problems"
                 )

@@ -159,7 +159,7 @@ def _problems(
             if bucket(text) == split and text not in seen and _has_gold(dataset, maker, entry):
                 break
         else:
-            raise DataError(
+            raise RecipeError(
                 f"{PREFIX}{dataset}: no more than {index} different {split} problems found with options "
                 f"{json.dumps(options)}. Widen them, or ask for fewer problems"
             )
