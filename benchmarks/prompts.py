@@ -19,7 +19,7 @@ TASKS = {
     "generated_last_letters": {"words": [2, 2]},
     "generated_shuffled_objects": {},
 }
-PROBLEMS = 50
+PROBLEMS = 40
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
             system="You solve problems. Reason in short steps, without code, and end with the answer.", examples=4
         ),
     }
-    sampling = Sampling(max_tokens=256, temperature=0.7, min_p=0.1)
+    sampling = Sampling(max_tokens=192, temperature=0.7, min_p=0.1)
     options = EngineBlock.model_validate({"max_model_len": 2048, "max_num_seqs": 64})
     model_dir = models.resolve(MODEL, say=print)
     tokenizer = load_tokenizer(model_dir)

@@ -5,6 +5,7 @@ The stages themselves are a small script that writes files of the right names.
 
 import copy
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -729,6 +730,65 @@ def test_sampling_training_and_evaluation_see_the_same_ids(
     assert len(asked["sampled"]) == 4
     for index, ids in by_index.items():
         assert asked["evaluated"][index] == ids
+
+
+OWN = [{"text": f"Start with {n}. Add {n}. What is the result?", "result": str(2 * n)} for n in range(1, 201)]
+
+
+def own_data(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "path": str(path),
+        "question": "text",
+        "target": "result",
+        "answer": "number",
+        "max_bad_rows": 3,
+        "train": 4,
+    }
+
+
+def test_data_of_your_own_through_the_stages(
+    context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any, tmp_path: Path
+) -> None:
+    recipe = copy.deepcopy(RECIPE)
+    recipe["task"] = own_data(tmp_path / "own.jsonl", [*OWN, {"text": "How many?"}, {"text": "One?", "result": "blue"}])
+    recipe["teacher"] |= {"engine": {"max_model_len": 900}}
+    recipe["evaluate"]["engine"]["max_model_len"] = 900
+    recipe["curate"]["max_length"] = 900
+    context = dataclasses.replace(context, recipe=build(recipe, "here"))
+    problems = tasks.problems(context.recipe.task, "train")
+
+    def answer(request: Request) -> Answer:
+        (problem,) = (p for p in problems if p.question in tokenizer.decode(request.prompt_token_ids))
+        return Answer(f"So. The answer is {problem.target}.", num_tokens=5)
+
+    monkeypatch.setattr(stage._Engines, "start", lambda *_: FakeEngine(answer))
+    sampled = stage.sample(context)
+    assert (sampled["samples"], sampled["pass_rate"], sampled["answer_kind"]) == (4, 1.0, "number")
+    assert sum(sampled["bad_rows"].values()) == 2
+    assert [row["row"] for row in read_json(context.run_dir / "bad_rows.json")] == [201, 202]
+    assert stage.curate(context)["kept"] == 4
+
+
+def test_a_changed_file_of_your_own_is_other_data(bench: Bench, tmp_path: Path) -> None:
+    bench.recipe["task"] = own_data(tmp_path / "own.jsonl", OWN)
+    for rows, again in (
+        (OWN, STAGES),
+        (OWN, []),
+        ([*OWN[:-1], {**OWN[-1], "result": "401"}], ["sample", "curate", "evaluate"]),
+    ):
+        own_data(tmp_path / "own.jsonl", rows)
+        result = bench.run()
+        assert bench.ran() == again
+        assert result is not None
+        assert result["task"] == str(tmp_path / "own.jsonl")
+
+
+def test_bad_rows_stop_the_run_before_anything_else(bench: Bench, tmp_path: Path) -> None:
+    bench.recipe["task"] = own_data(tmp_path / "own.jsonl", [*OWN, *[{"text": "x"}] * 4])
+    with pytest.raises(DataError, match="max_bad_rows"):
+        bench.run()
+    assert bench.ran() == []
 
 
 def test_sampling_that_was_interrupted_counts_its_samples_as_new(
