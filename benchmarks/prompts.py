@@ -37,10 +37,10 @@ def main() -> None:
         "zero_shot_cot": METHODS["zero_shot_cot"],
         "few_shot_cot": METHODS["few_shot_cot"],
         "chat, step by step": Prompt(template=f"{{question}}\nLet's think step by step. {end}"),
-        "chat, step by step, no code": METHODS["chat_cot"],
-        "chat, four examples": Prompt(
-            system="You solve problems. Reason in short steps, without code, and end with the answer.", examples=4
+        "chat, step by step, no code": Prompt(
+            template=f"{{question}}\nThink step by step in plain words, without code. {end}"
         ),
+        "chat, four examples": METHODS["chat_cot"],
     }
     sampling = Sampling(max_tokens=192, temperature=0.7, min_p=0.1)
     options = EngineBlock.model_validate({"max_model_len": 2048, "max_num_seqs": 64})

@@ -210,9 +210,16 @@ def test_places_are_filled_once() -> None:
 
 
 @pytest.mark.parametrize("kind", ANSWER_FORMS)
-def test_chat_cot_says_how_the_answer_looks(kind: Any) -> None:
-    (turn,) = render(METHODS["chat_cot"], "How many?", [], ANSWER_FORMS[kind])
-    assert turn["content"].endswith(f"End with: The answer is {ANSWER_FORMS[kind]}.")
+def test_a_template_can_say_how_the_answer_looks(kind: Any) -> None:
+    prompt = Prompt(template="{question} End with: The answer is {answer_form}.")
+    (turn,) = render(prompt, "How many?", [], ANSWER_FORMS[kind])
+    assert turn["content"] == f"How many? End with: The answer is {ANSWER_FORMS[kind]}."
+
+
+def test_chat_cot_shows_four_solved_examples() -> None:
+    turns = render(METHODS["chat_cot"], "How many?", SOLVED * 2)
+    assert [turn["role"] for turn in turns] == ["system", *["user", "assistant"] * 4, "user"]
+    assert "without code" in turns[0]["content"]
 
 
 def test_both_calls_are_one_text() -> None:
