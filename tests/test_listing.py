@@ -59,7 +59,8 @@ def test_one_task() -> None:
             if listing.PROMPTS[name].format == "plain":
                 assert f"Q: {problem.question}\nA:" in rendered
             else:
-                assert len(rendered) == 2 * listing.PROMPTS[name].examples + 1
+                prompt = listing.PROMPTS[name]
+                assert len(rendered) == 2 * prompt.examples + 1 + (prompt.system is not None)
                 assert problem.question in rendered[-1]["content"]
                 assert rendered[-1]["content"].splitlines()[0] in done.stdout
     assert [row["by"] for row in found["leakage"]] == ["paper"]
