@@ -21,7 +21,7 @@ from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
 from fcot_lite.recipe import EngineBlock, Recipe, Sampling, TaskBlock
 from fcot_lite.records import Problem
 from fcot_lite.tasks import custom
-from fcot_lite.tasks.sources import SOURCES
+from fcot_lite.tasks.sources import SOURCES, is_here
 from fcot_lite.teacher import questions
 
 FOLDERS = {  # of tasks' data files, where they are not called as the task is
@@ -106,13 +106,6 @@ def _card(recipe: Recipe | None, machine: Machine, drives: preflight.Driver | st
 
 
 # ---- data and models ---------------------------------------------------------------------------------------------
-
-
-def is_here(name: str) -> bool:
-    """Whether the data file is in FCOT_DATA or in the cache, where `read_source` looks."""
-    given = os.environ.get("FCOT_DATA")
-    folders = [Path(given).expanduser()] if given else []
-    return any((folder / name).is_file() for folder in [*folders, models.cache_folder() / "data"])
 
 
 def data_files() -> Check:

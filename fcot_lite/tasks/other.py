@@ -88,7 +88,7 @@ def read_date_understanding(file: str) -> list[Problem]:
     RandomState(0) over the whole file, whose permutation says where each choice goes (not which one comes next).
 
     Compared with the paper's data (dataset/date_understanding_template_split.json of reasoning-teacher at 5a5104a),
-    whose first 58 rows came out the same; the others were not looked at.
+    of whose first 58 rows those that were looked at came out the same.
     """
     import numpy as np
 
