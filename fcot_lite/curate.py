@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fcot_lite import tasks
 from fcot_lite.answers import accepted, answer_start, final_sentence
-from fcot_lite.prompts import Prompt, Rendered, completion, completion_ids, prompt_ids, whole_text
+from fcot_lite.prompts import Prompt, Rendered, completion, completion_ids, prompt_ids
 from fcot_lite.recipe import CurateBlock
-from fcot_lite.records import Example, Problem, Sample
+from fcot_lite.records import Example, Problem, Sample, Verdict
 
 _SENTENCE_END = re.compile(r"[.!?][*_)\"'’”]{0,3}\s|\n")
 
@@ -35,22 +34,22 @@ class Curated:
 def curate(
     problems: Sequence[Problem],
     samples: Sequence[Sequence[Sample]],
+    verdicts: Sequence[Sequence[Verdict]],
     rendered: Sequence[Rendered],
     tokenizer: Any,
     block: CurateBlock,
     *,
-    teacher_prompt: Prompt,
     student_prompt: Prompt,
 ) -> Curated:
     """The training set of the student: what is finished, right, short enough and not said before.
 
-    `samples[i]` are the samples of problem i, `rendered[i]` the student's prompt for it. The label is the gold answer,
+    `samples[i]` are the samples of problem i, `verdicts[i]` those on them, `rendered[i]` the student's prompt for it. The label is the gold answer,
     the rationale the teacher's. A row over `max_length` tokens is dropped whole: nothing is ever truncated. Where the
     student learns the answer alone, each problem is one row and no sample is used.
     """
     examples: list[Example] = []
     dropped: list[Dropped] = []
-    for problem, drawn, asked in zip(problems, samples, rendered, strict=True):
+    for problem, drawn, judged, asked in zip(problems, samples, verdicts, rendered, strict=True):
         room = block.max_length - len(prompt_ids(tokenizer, asked, problem.id))
         prompt = asked if isinstance(asked, str) else tuple(asked)
 
@@ -65,8 +64,7 @@ def curate(
                 examples.append(Example(prompt, said(""), problem.id, None))
             continue
         seen: set[str] = set()
-        for sample in drawn:
-            verdict = tasks.grade(whole_text(teacher_prompt, sample), problem, sample.finish_reason)
+        for sample, verdict in zip(drawn, judged, strict=True):
             reasoning = sample.text.strip() if sample.answer_text is not None else rationale(sample.text, problem)
             reason = None
             if not accepted(sample.finish_reason, verdict):

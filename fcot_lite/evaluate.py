@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fcot_lite import stats, tasks
+from fcot_lite.answers import NOT_JUDGED
 from fcot_lite.engines import Engine
 from fcot_lite.files import write_jsonl
 from fcot_lite.prompts import ANSWER_FORMS, Prompt, load_tokenizer, render, whole_text
 from fcot_lite.recipe import TRAINED, Recipe
 from fcot_lite.records import Problem, Sample, Verdict
 from fcot_lite.store import SampleStore
-from fcot_lite.teacher import Progress, Question, draw, open_campaign, questions
+from fcot_lite.teacher import GIVEN_UP, Progress, Question, draw, open_campaign, questions
+from fcot_lite.verdicts import judge
 
 Outcome = Literal["correct", "wrong", "truncated", "errored"]
 
@@ -33,7 +35,7 @@ class Student:
 
 def outcome(sample: Sample, verdict: Verdict) -> Outcome:
     """Every item is exactly one of the four: they sum to n."""
-    if sample.finish_reason in ("abort", "error"):
+    if sample.finish_reason in GIVEN_UP or verdict.reason.startswith(NOT_JUDGED):
         return "errored"
     if sample.finish_reason != "stop":  # cut at max_tokens, or ended by repetition detection
         return "truncated"
@@ -81,17 +83,18 @@ class Evaluation:
             progress=self._progress,
             what=what,
         )
+        judged = judge(self._store, campaign.hash, asked, prompt, drawn.samples)
         return [
-            self._item(prompt, question, samples[0]) for question, samples in zip(asked, drawn.samples, strict=True)
+            self._item(prompt, question, samples[0], verdicts[0])
+            for question, samples, verdicts in zip(asked, drawn.samples, judged.verdicts, strict=True)
         ]
 
-    def _item(self, prompt: Prompt, question: Question, sample: Sample) -> dict[str, Any]:
-        problem, text = question.problem, whole_text(prompt, sample)
-        verdict = tasks.grade(text, problem, sample.finish_reason)
+    def _item(self, prompt: Prompt, question: Question, sample: Sample, verdict: Verdict) -> dict[str, Any]:
+        problem = question.problem
         return {
             "problem_id": problem.id,
             "prompt": self._tokenizer.decode(question.prompt_token_ids),
-            "text": text,
+            "text": whole_text(prompt, sample),
             "target": problem.target,
             "extracted": verdict.extracted,
             "correct": verdict.correct,

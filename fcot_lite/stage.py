@@ -23,7 +23,7 @@ from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, Rec
 from fcot_lite.files import read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
-from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render, whole_text
+from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
 from fcot_lite.recipe import STORE, Recipe, load
 from fcot_lite.records import Example, Problem
 from fcot_lite.store import SampleStore
@@ -55,6 +55,7 @@ class Context:
 def sample(context: Context) -> dict[str, Any]:
     from fcot_lite import stats
     from fcot_lite.teacher import draw, open_campaign, questions
+    from fcot_lite.verdicts import judge
 
     recipe, teacher, task = context.recipe, context.recipe.teacher, context.recipe.task
     context.progress(0, 0, "preparing")
@@ -92,15 +93,21 @@ def sample(context: Context) -> dict[str, Any]:
             )
         finally:
             engines.close()
+        context.progress(0, 0, "grading")
+        judged = judge(store, campaign.hash, asked, prompt, drawn.samples)
         spent = store.spent()
-    by_problem = []
-    for problem, samples in zip(problems, drawn.samples, strict=True):
-        right = [tasks.grade(whole_text(prompt, s), problem, s.finish_reason).correct for s in samples]
-        by_problem.append((sum(right), len(right)))
+    by_problem = [(sum(verdict.correct for verdict in row), len(row)) for row in judged.verdicts]
     accepted, total = sum(right for right, _ in by_problem), sum(n for _, n in by_problem)
     num_tokens = sum(s.num_tokens for samples in drawn.samples for s in samples)
     new = min(total, spent.num_samples)  # a damaged sample is drawn twice
-    write_jsonl(context.run_dir / "samples.jsonl", (asdict(s) for samples in drawn.samples for s in samples))
+    write_jsonl(
+        context.run_dir / "samples.jsonl",
+        (
+            {**asdict(sample), "verdict": asdict(verdict)}
+            for row in zip(drawn.samples, judged.verdicts, strict=True)
+            for sample, verdict in zip(*row, strict=True)
+        ),
+    )
     return {
         "model": teacher.model,
         "weights_hash": weights_hash,
@@ -110,6 +117,7 @@ def sample(context: Context) -> dict[str, Any]:
         "samples_reused": total - new,
         "pass_rate": accepted / total,
         "pass_rate_ci95": list(stats.clustered_wilson(by_problem)),
+        "graded": judged.counts(),
         "coverage": sum(right > 0 for right, _ in by_problem) / len(by_problem),
         "num_tokens": num_tokens,
         "num_tokens_cancelled": spent.num_tokens_cancelled,
@@ -151,13 +159,15 @@ def problems_hash(problems: Sequence[Problem]) -> str:
 
 def curate(context: Context) -> dict[str, Any]:
     from fcot_lite.curate import curate
-    from fcot_lite.records import Sample
+    from fcot_lite.records import Sample, Verdict
 
     recipe, task = context.recipe, context.recipe.task
-    context.progress(0, 0, "grading")
+    context.progress(0, 0, "curating")
     problems = tasks.problems(task, "train")
     drawn: dict[str, list[Sample]] = {problem.id: [] for problem in problems}
+    verdicts: dict[str, list[Verdict]] = {problem.id: [] for problem in problems}
     for row in read_jsonl(context.run_dir / "samples.jsonl"):
+        verdicts[row["problem_id"]].append(Verdict(**row.pop("verdict")))
         drawn[row["problem_id"]].append(Sample(**row))
     prompt = recipe.prompts[recipe.student.prompt]
     solved = tasks.examples(task, prompt.examples)
@@ -166,10 +176,10 @@ def curate(context: Context) -> dict[str, Any]:
     curated = curate(
         problems,
         [drawn[problem.id] for problem in problems],
+        [verdicts[problem.id] for problem in problems],
         rendered,
         tokenizer,
         recipe.curate,
-        teacher_prompt=recipe.prompts[recipe.teacher.prompt],
         student_prompt=prompt,
     )
     write_jsonl(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from fcot_lite.errors import DataError, ResourceError
 from fcot_lite.files import lock, sha256_json
-from fcot_lite.records import Sample
+from fcot_lite.records import Sample, Verdict
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -35,6 +35,12 @@ CREATE TABLE IF NOT EXISTS spent (
     num_tokens_cancelled INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS damaged AS SELECT * FROM sample WHERE 0;
+CREATE TABLE IF NOT EXISTS verdict (
+    campaign TEXT NOT NULL, problem_id TEXT NOT NULL, prompt_hash TEXT NOT NULL, sample_index INTEGER NOT NULL,
+    grader TEXT NOT NULL, mode TEXT NOT NULL, answer_kind TEXT NOT NULL, target TEXT NOT NULL,
+    correct INTEGER NOT NULL, extracted TEXT, reason TEXT NOT NULL,
+    PRIMARY KEY (campaign, problem_id, prompt_hash, sample_index, mode, answer_kind, target, grader)
+) WITHOUT ROWID;
 """
 _COLUMNS = (
     "campaign, problem_id, prompt_hash, sample_index, seed, text, answer_text, finish_reason, num_prompt_tokens, "
@@ -64,6 +70,16 @@ class Spent(NamedTuple):
     num_samples: int
     num_tokens: int
     num_tokens_cancelled: int
+
+
+class VerdictKey(NamedTuple):
+    """A verdict holds for one sample, one grader's version, one mode and one gold answer."""
+
+    sample: SampleKey
+    grader: str
+    mode: str
+    answer_kind: str
+    target: str
 
 
 class SampleStore:
@@ -188,7 +204,28 @@ class SampleStore:
                 for key_row in damaged:
                     self._database.execute(f"INSERT INTO damaged SELECT * FROM sample {where}", key_row)
                     self._database.execute(f"DELETE FROM sample {where}", key_row)
+                    self._database.execute(f"DELETE FROM verdict {where}", key_row)  # the next draw is another text
         return samples
+
+    def put_verdicts(self, campaign: str, verdicts: Mapping[VerdictKey, Verdict]) -> None:
+        """Adds verdicts, durably."""
+        rows = [
+            (campaign, *key.sample, *key[1:], verdict.correct, verdict.extracted, verdict.reason)
+            for key, verdict in verdicts.items()
+        ]
+        with self._transaction():
+            self._database.executemany(f"INSERT OR REPLACE INTO verdict VALUES ({','.join('?' * 11)})", rows)
+
+    def read_verdicts(self, campaign: str, mode: str) -> dict[VerdictKey, Verdict]:
+        """All verdicts of that mode on the campaign's samples, those of earlier graders too."""
+        verdicts = {}
+        try:
+            for row in self._database.execute("SELECT * FROM verdict WHERE campaign = ? AND mode = ?", (campaign, mode)):
+                key = VerdictKey(SampleKey(row[1], row[2], row[3]), *row[4:8])
+                verdicts[key] = Verdict(bool(row[8]), row[9], row[10])
+        except sqlite3.DatabaseError as error:
+            raise _storage_fault(self.path, error) from error
+        return verdicts
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

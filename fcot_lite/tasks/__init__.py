@@ -13,7 +13,7 @@ from statistics import fmean
 from types import MappingProxyType
 from typing import Any, Literal
 
-from fcot_lite import answers
+from fcot_lite import answers, math_check
 from fcot_lite.errors import RecipeError
 from fcot_lite.recipe import TaskBlock
 from fcot_lite.records import AnswerKind, FinishReason, Problem, Verdict
@@ -249,9 +249,20 @@ def examples(block: TaskBlock, count: int) -> list[tuple[str, str]]:
     return solved_examples(block.name, options=block.options, count=count)
 
 
-def grade(text: str, problem: Problem, finish_reason: FinishReason) -> Verdict:
+def grade(text: str, problem: Problem, finish_reason: FinishReason, verifier: answers.Verifier | None = None) -> Verdict:
     """The strict verdict on a completion, by the kind of answer or the scorer that the problem names."""
-    return answers.grade(text, problem, "strict", finish_reason=finish_reason, scorer=rg.score)
+    return answers.grade(
+        text, problem, "strict", finish_reason=finish_reason, scorer=rg.score, verifier=verifier
+    )
+
+
+def grader_version(problem: Problem) -> str:
+    """Of what judges this problem's answers: another version may judge otherwise."""
+    if "scorer" in problem.metadata:
+        return f"{answers.GRADER_VERSION}, reasoning-gym {rg.version()}"
+    if problem.answer_kind == "math":
+        return f"{answers.GRADER_VERSION}, math-verify {math_check.version()}"
+    return answers.GRADER_VERSION
 
 
 def bad_rows(block: TaskBlock) -> list[custom.BadRow]:
@@ -263,5 +274,6 @@ def fingerprint(block: TaskBlock) -> str | None:
     """What the problems depend on besides the recipe and this package, whose files are pinned: another fingerprint,
     other problems."""
     if block.name is None:
-        return custom.fingerprint(block)
+        files = custom.fingerprint(block)
+        return f"{files}, math-verify {math_check.version()}" if block.answer == "math" else files
     return rg.version() if block.name.startswith(rg.PREFIX) else None
