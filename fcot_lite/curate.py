@@ -39,6 +39,7 @@ def curate(
     tokenizer: Any,
     block: CurateBlock,
     *,
+    teacher_prompt: Prompt,
     student_prompt: Prompt,
 ) -> Curated:
     """The training set of the student: what is finished, right, short enough and not said before.

@@ -180,6 +180,7 @@ def curate(context: Context) -> dict[str, Any]:
         rendered,
         tokenizer,
         recipe.curate,
+        teacher_prompt=recipe.prompts[recipe.teacher.prompt],
         student_prompt=prompt,
     )
     write_jsonl(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fcot_lite.answers import grade
 from fcot_lite.curate import curate, rationale
-from fcot_lite.prompts import Prompt, completion_ids, prompt_ids
+from fcot_lite.prompts import Prompt, completion_ids, prompt_ids, whole_text
 from fcot_lite.recipe import CurateBlock
 from fcot_lite.records import Problem, Sample
 
@@ -23,8 +23,14 @@ ROOMY = CurateBlock(max_length=10_000)
 CHAT_PROMPT = Prompt()
 
 
-def curated_by(*arguments: Any, teacher: Prompt = CHAT_PROMPT, student: Prompt = CHAT_PROMPT) -> Any:
-    return curate(*arguments, teacher_prompt=teacher, student_prompt=student)
+def curated_by(
+    problems: Any, samples: Any, *rest: Any, teacher: Prompt = CHAT_PROMPT, student: Prompt = CHAT_PROMPT
+) -> Any:
+    verdicts = [
+        [grade(whole_text(teacher, sample), problem, finish_reason=sample.finish_reason) for sample in row]
+        for problem, row in zip(problems, samples, strict=True)
+    ]
+    return curate(problems, samples, verdicts, *rest, teacher_prompt=teacher, student_prompt=student)
 
 
 def sample(text: str, index: int = 0, finish_reason: Any = "stop") -> Sample:
