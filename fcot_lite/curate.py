@@ -44,9 +44,9 @@ def curate(
 ) -> Curated:
     """The training set of the student: what is finished, right, short enough and not said before.
 
-    `samples[i]` are the samples of problem i, `verdicts[i]` those on them, `rendered[i]` the student's prompt for it. The label is the gold answer,
-    the rationale the teacher's. A row over `max_length` tokens is dropped whole: nothing is ever truncated. Where the
-    student learns the answer alone, each problem is one row and no sample is used.
+    `samples[i]` are the samples of problem i, `verdicts[i]` those on them, `rendered[i]` the student's prompt for it.
+    The label is the gold answer, the rationale the teacher's. A row over `max_length` tokens is dropped whole: nothing
+    is ever truncated. Where the student learns the answer alone, each problem is one row and no sample is used.
     """
     examples: list[Example] = []
     dropped: list[Dropped] = []

@@ -7,6 +7,7 @@ question. Neither sympy nor math-verify is ever imported here.
 """
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import select
@@ -138,3 +139,11 @@ def _answer(worker: subprocess.Popen[bytes], question: str | None, seconds: floa
         return None
     answer: bool | str = json.loads(line)
     return answer
+
+
+def version() -> str | None:
+    """Of the installed math-verify: another one may judge otherwise. None where it is missing."""
+    try:
+        return importlib.metadata.version("math-verify")
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -220,7 +220,9 @@ class SampleStore:
         """All verdicts of that mode on the campaign's samples, those of earlier graders too."""
         verdicts = {}
         try:
-            for row in self._database.execute("SELECT * FROM verdict WHERE campaign = ? AND mode = ?", (campaign, mode)):
+            for row in self._database.execute(
+                "SELECT * FROM verdict WHERE campaign = ? AND mode = ?", (campaign, mode)
+            ):
                 key = VerdictKey(SampleKey(row[1], row[2], row[3]), *row[4:8])
                 verdicts[key] = Verdict(bool(row[8]), row[9], row[10])
         except sqlite3.DatabaseError as error:

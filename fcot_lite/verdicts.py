@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fcot_lite import tasks
-from fcot_lite.answers import BY_MATH_VERIFY, NOT_JUDGED
+from fcot_lite.answers import NOT_JUDGED
 from fcot_lite.math_check import MathVerifier
 from fcot_lite.prompts import Prompt, whole_text
 from fcot_lite.records import Sample, Verdict
@@ -37,7 +37,7 @@ class Judged:
             "reused": self.reused,
             "regraded": self.regraded,
             "changed": self.changed,
-            "math_verify": sum(reason.endswith(BY_MATH_VERIFY) for reason in reasons),
+            "math_verify": sum(reason.endswith("(math-verify)") for reason in reasons),
             "not_judged": sum(reason.startswith(NOT_JUDGED) for reason in reasons),
         }
 

@@ -249,11 +249,11 @@ def examples(block: TaskBlock, count: int) -> list[tuple[str, str]]:
     return solved_examples(block.name, options=block.options, count=count)
 
 
-def grade(text: str, problem: Problem, finish_reason: FinishReason, verifier: answers.Verifier | None = None) -> Verdict:
+def grade(
+    text: str, problem: Problem, finish_reason: FinishReason, verifier: answers.Verifier | None = None
+) -> Verdict:
     """The strict verdict on a completion, by the kind of answer or the scorer that the problem names."""
-    return answers.grade(
-        text, problem, "strict", finish_reason=finish_reason, scorer=rg.score, verifier=verifier
-    )
+    return answers.grade(text, problem, "strict", finish_reason=finish_reason, scorer=rg.score, verifier=verifier)
 
 
 def grader_version(problem: Problem) -> str:
