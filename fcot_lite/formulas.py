@@ -66,6 +66,8 @@ def read_formula(text: str, start: int, end: int, must_fill_line: bool) -> State
             stop = _SENTENCE_END.search(text, start, end)
             written = text[start : stop.start() if stop else end]
     written = written.strip(" \t\n*_`")
+    if written.startswith("<") or not any(map(str.isalnum, written)):  # "<formula>", or the "$" before a box
+        return None
     found = value(written)
     return None if found is None else (found, written)
 

@@ -536,7 +536,8 @@ pieces = st.sampled_from(
 def test_no_kind_raises_or_is_two_things(text: str, asked: tuple[AnswerKind, str]) -> None:
     problem = problem_of(*asked)
     verdict = grade(text, problem)
-    assert verdict.reason in {"correct", "wrong", "no answer", "conflicting answers"}
+    not_judged = {"not judged: no verifier"} if asked[0] == "math" else set()
+    assert verdict.reason in {"correct", "wrong", "no answer", "conflicting answers"} | not_judged
     assert verdict.correct == (verdict.reason == "correct")
     assert verdict.extracted is None or verdict.extracted in text
     start = answer_start(text, problem)
