@@ -8,15 +8,23 @@ conclusion is something else. Rules, in order:
   ("the answer is not 5"). A statement that names no answer ("the answer is <number>") says nothing and is passed over.
 - "####", and an answer on the line below its announcement, must fill the line: "#### 2. Add them up" is a heading.
 - number: of "12 + 3 = 15" the value after the last "=" counts. What is not one plain number, such as "12 + 3",
-  "5 or 6", "5 hours 30 minutes", "1,23", "5 million" or "1e9", is no answer, and next to a plain one a conflict.
-  Numbers are compared exactly. Thousands separators, currency signs, a per cent sign, unit words, markdown and LaTeX
-  around a number do not matter: $1,234.00 is 1234, 50% is 50. Fractions are read as 3/4 and \frac{3}{4}.
+  "5 or 6", "5 hours 30 minutes", "1,23", "5 million", "3rd" or "3x", is no answer, and next to a plain one a conflict.
+  Numbers are compared exactly; numerals.py lists how they may be written. Currency signs, a per cent sign, unit words,
+  markdown and LaTeX around a number do not matter: $1,234.00 is 1234, 50% is 50, and so not 0.5. Only where a gold
+  answer shows all the digits of a double, as 0.8333333333333334 for 5/6, it stands for that fraction, and its decimals
+  may be rounded to two places or more: 5/6 and 0.83, not 0.8. Some of AddSub and SingleEq are such.
 - choice: a letter, "(B)", "B)", "B." or "b", with nothing behind it or its own option's text, "(B) 6"; or exactly the
   text of one option. "A ball" is no letter, "(A) or (B)" no answer.
 - yes_no and letters: the word alone, or before a full stop, a comma or "because"; letters also apart, "n-y-d-a".
 - text: the line, or the sentence, in any case, without quotes and markdown around it and without its last stop. Where
   the gold answer has several lines, all up to an empty line.
-- math: numbers only so far.
+- math: a number, or a formula in one spelling (formulas.py). Two formulas that differ are for the `verifier` to judge.
+- An answer that the text takes back right after its last statement ("Wait, ...") is a conflict.
+
+Flexible: the last statement that names an answer, even where others differ; without one, the last number, option, yes
+or no, or line of the text, finished or not (flexible.py). A column to compare with, never what admits training data.
+
+Paper and paper-v1: the rules of the paper's own evaluator, by task and template (paper_rules.py).
 
 A problem whose metadata name a `scorer` is graded by that: an answer is found as a text is, and the scorer judges it.
 
@@ -28,23 +36,27 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
-from fcot_lite import readings
+from fcot_lite import flexible, formulas, numerals, readings
 from fcot_lite.errors import DataError, RecipeError
-from fcot_lite.readings import Read, Stated, folded
-from fcot_lite.readings import number as number
+from fcot_lite.numerals import Stated
+from fcot_lite.numerals import number as number
+from fcot_lite.readings import Read, folded
 from fcot_lite.records import FinishReason, Problem, Verdict
 
-GRADER_VERSION = "2"  # part of every stage's key; raise it with any change of a verdict
+Mode = Literal["strict", "flexible", "paper", "paper-v1"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+GRADER_VERSION = "3"  # part of every stage's key; raise it with any change of a verdict
 MOST_ANSWERS = 50  # only the last 50 statements are read: beyond that a text only repeats itself
 
 # Where an answer is stated.
 STATED = re.compile(
     # The set of first characters comes first and alone: the engine then skips all others, three times as fast.
     r"""[Aa\#\\] (?:
-        (?i:nswer) (?<![A-Za-z].{6}) [*_]{0,3}+ (?: \s{1,3}to\s{1,3}th(?:e|is)\s{1,3}(?:question|problem) )?+
-        (?: \s{1,3}(?i:is)\b (?P<denied>\s{1,3}(?i:not)\b)?+ | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}: )
+        (?i:nswer) (?<![A-Za-z].{6}) (?: (?<=<.{6})> | [*_"]{0,3}+
+          (?: \s{1,3}to\s{1,3}th(?:e|is)\s{1,3}(?:question|problem) )?+
+          (?: \s{1,3}(?i:is)\b (?P<denied>\s{1,3}(?i:not)\b)?+ | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}[:：] ) )
       | \#\#\# (?<=\#{4}) (?P<hashes>\#*+)
       | boxed (?<=\\.{5}) \s{0,3}\{ )""",
     re.VERBOSE,
@@ -53,39 +65,65 @@ STATED = re.compile(
 ANNOUNCES = re.compile(
     r"""(?<![A-Za-z])
         (?: (?i:so|thus|hence|therefore|then|and|the|my|our|final|correct)\b [\s,:*_\#$\\([]{1,4} ){0,6}+ \Z
-      | [\s*_\#$\\([]{1,8} \Z""",
+      | [\s*_\#$\\([<"]{1,8} \Z""",
     re.VERBOSE,
 )
 LONGEST_ANNOUNCEMENT = 60
+LONGEST_BOX = 2_000  # characters
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+# "The answer is 5. Wait, that is wrong: 6": what says so right after the last statement takes it back.
+TAKEN_BACK = re.compile(
+    r"""[.!?,;:(\n–—-] [\s*_]{0,4}
+        (?i: wait\b | oops\b | hold\ on\b | scratch\ that\b | correction\b | sorry\b | actually\b | (?P<no>no,)
+           | (?:i|we)\ made\ an?\ (?:mistake|error)\b | (?:that|this)(?:\ is|['’]s)\ (?:wrong|incorrect)\b )""",
+    re.VERBOSE,
+)
+LONGEST_REMARK = 1_000  # characters after the last statement in which it is taken back
 Scorer = Callable[[Problem, str], bool]
+Verifier = Callable[[str, str], bool | None]  # (target, answer): None where it could not judge
+NOT_JUDGED = "not judged: "  # how the reason of a verdict begins that is neither right nor wrong
 
 
 def grade(
     text: str,
     problem: Problem,
-    mode: Literal["strict"] = "strict",
+    mode: Mode = "strict",
+    template: str | None = None,
     *,
     finish_reason: FinishReason = "stop",
     scorer: Scorer | None = None,
+    verifier: Verifier | None = None,
 ) -> Verdict:
-    """Whether `text` states the gold answer of `problem`. `reason` is "correct", "wrong", "no answer",
-    "conflicting answers" or "unfinished"; a text that was cut off never counts. "correct" and "wrong" name the scorer
-    where one judged: "correct (rg:sudoku)".
+    """Whether `text` states the gold answer of `problem`.
 
-    No text makes it raise. Raises DataError where the gold answer itself is not of its kind, or where the problem asks
-    for a scorer and there is none; RecipeError for an unknown mode.
+    `reason` is "correct", "wrong", "no answer" or, in strict mode only, "conflicting answers" or "unfinished"; a text
+    that was cut off never counts there. "correct" and "wrong" name who judged where that was not the exact comparison:
+    "correct (rg:sudoku)", "wrong (math-verify)". "not judged: ..." is a formula that needs the `verifier` where there
+    is none or it gave up: neither right nor wrong. The paper's modes need a `template` (see paper_rules.py).
+
+    No text makes it raise. Raises DataError where the gold answer itself is not of its kind, where the problem asks for
+    a scorer and there is none, or where the paper has no rule for its task or template; RecipeError for an unknown
+    mode.
     """
-    if mode != "strict":
-        raise RecipeError(f"grading mode {mode!r} is unknown; there is 'strict'")
+    if mode == "paper" or mode == "paper-v1":
+        return _paper(text, problem, mode, template)
+    if mode not in MODES:
+        raise RecipeError(f"grading mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
     gold, read = _rules(problem)
-    name = problem.metadata.get("scorer")
-    if name is not None and scorer is None:
-        raise DataError(f"problem {problem.id}: only its scorer {name} can grade it, and none was given")
+    if "scorer" in problem.metadata and scorer is None:
+        raise DataError(
+            f"problem {problem.id}: only its scorer {problem.metadata['scorer']} can grade it, and none was given"
+        )
+    if mode == "flexible":
+        answer = _last(text, problem, read)
+        return _judged(answer, gold, problem, scorer, verifier) if answer else Verdict(False, None, "no answer")
     if finish_reason != "stop":
         return Verdict(False, None, "unfinished")
     answers: list[Stated] = []
     denied: set[Fraction | str | None] = set()
+    begins = 0
     for statement, answer in _statements(text, read):
+        begins = statement.end()
         if statement["denied"] or statement["isnt"]:
             denied.add(answer[0])
         else:
@@ -93,19 +131,14 @@ def grade(
     values = {value for value, _ in answers}
     if not values or values == {None}:
         return Verdict(False, None, "no answer")
-    value, written = answers[-1]
-    if len(values) > 1 or value in denied:
-        return Verdict(False, written, "conflicting answers")
-    if name is not None and scorer is not None:
-        # As written, without the full stop of its sentence, without quotes and markdown around it.
-        forms = dict.fromkeys([written, written.removesuffix(".").rstrip(), readings.trimmed(written)])
-        correct = any(scorer(problem, form) for form in forms)
-        return Verdict(correct, written, f"{'correct' if correct else 'wrong'} ({name})")
-    return Verdict(value == gold, written, "correct" if value == gold else "wrong")
+    last = next(answer for answer in reversed(answers) if answer[0] is not None)
+    if len(values) > 1 or last[0] in denied or _taken_back(text, begins, last):
+        return Verdict(False, last[1], "conflicting answers")
+    return _judged(last, gold, problem, scorer, verifier)
 
 
 def answer_start(text: str, problem: Problem) -> int | None:
-    """Where the last answer that `grade` reads is announced; None where there is none.
+    """Where the last answer that strict `grade` reads is announced; None where there is none.
 
     Raises DataError where the gold answer is not of its kind.
     """
@@ -120,6 +153,8 @@ def final_sentence(problem: Problem) -> str:
         return f"The answer is ({target})."
     if problem.answer_kind == "yes_no":
         return f"The answer is {target.lower()}."
+    if problem.answer_kind == "math" and number(target) is None:
+        return f"The answer is ${target}$."
     if "\n" in target:
         return f"The answer is:\n{target}"
     # The colon keeps "not guilty" from being a denial of "guilty".
@@ -135,9 +170,15 @@ def _rules(problem: Problem) -> tuple[Fraction | str, Read]:
     """The gold answer as a value, and what reads an answer of its kind."""
     kind, target = problem.answer_kind, problem.target
     gold: Fraction | str | None = None
-    read: Read = readings.read_number
-    if kind in ("number", "math"):
-        gold = number(target)
+    read: Read = numerals.read_number
+    if kind == "number":
+        meaning = numerals.meant(target)
+        gold = number(target) if meaning is None else meaning
+        if meaning is not None:
+            read = partial(_read_meant, meaning)
+    elif kind == "math":
+        gold = formulas.value(target)
+        read = formulas.read_formula
     elif kind == "choice":
         choices = problem.metadata.get("choices", ())
         read = partial(readings.read_choice, choices)
@@ -153,18 +194,101 @@ def _rules(problem: Problem) -> tuple[Fraction | str, Read]:
         read = partial(readings.read_text, target)
     if gold is None:
         what = {"number": "a number", "choice": "the letter of a choice", "yes_no": "yes or no", "text": "a text"}
-        what |= {"letters": "letters", "math": "a number; other formulas cannot be graded yet"}
+        what |= {"letters": "letters", "math": "a formula"}
         raise DataError(f"problem {problem.id}: target {target!r} is not {what[kind]}")
     return gold, read
+
+
+def _read_meant(meaning: Fraction, text: str, start: int, end: int, must_fill_line: bool) -> Stated | None:
+    """As numbers are read; what says the meaning of a computed gold answer has its value."""
+    answer = numerals.read_number(text, start, end, must_fill_line)
+    return (meaning, answer[1]) if answer and numerals.says(meaning, answer) else answer
+
+
+def _judged(
+    answer: Stated, gold: Fraction | str, problem: Problem, scorer: Scorer | None, verifier: Verifier | None
+) -> Verdict:
+    value, written = answer
+    name = problem.metadata.get("scorer")
+    if name is not None and scorer is not None:
+        # As written, without the full stop of its sentence, without quotes and markdown around it.
+        forms = dict.fromkeys([written, written.removesuffix(".").rstrip(), readings.trimmed(written)])
+        correct = any(scorer(problem, form) for form in forms)
+        return Verdict(correct, written, f"{'correct' if correct else 'wrong'} ({name})")
+    if value == gold:
+        return Verdict(True, written, "correct")
+    if problem.answer_kind != "math" or (isinstance(value, Fraction) and isinstance(gold, Fraction)):
+        return Verdict(False, written, "wrong")
+    if verifier is None:
+        return Verdict(False, written, f"{NOT_JUDGED}no verifier")
+    judged = verifier(problem.target, written)
+    if judged is None:
+        return Verdict(False, written, f"{NOT_JUDGED}math-verify")
+    return Verdict(judged, written, f"{'correct' if judged else 'wrong'} (math-verify)")
+
+
+def _paper(text: str, problem: Problem, mode: Literal["paper", "paper-v1"], template: str | None) -> Verdict:
+    from fcot_lite import paper_rules
+
+    return paper_rules.verdict(text, problem.id.partition("/")[0], problem.target, template, mode)
+
+
+def _last(text: str, problem: Problem, read: Read) -> Stated | None:
+    """The last statement that names an answer, else the last thing in the text that could be one."""
+    stated = [
+        answer
+        for statement, answer in _statements(text, read)
+        if answer[0] is not None and not statement["denied"] and not statement["isnt"]
+    ]
+    if stated:
+        return stated[-1]
+    text = text.rstrip()
+    kind = problem.answer_kind
+    if kind == "number":
+        found = flexible.last_number(text)
+        meaning = numerals.meant(problem.target)
+        return (meaning, found[1]) if found and meaning is not None and numerals.says(meaning, found) else found
+    if kind == "choice":
+        return flexible.last_choice(problem.metadata.get("choices", ()), text)
+    if kind == "yes_no":
+        return flexible.last_yes_no(text)
+    if kind == "math":
+        return flexible.last_formula(text)
+    if kind == "text":
+        line = flexible.last_line(text)
+        return (folded(line), line) if folded(line) else None
+    return None
 
 
 def _statements(text: str, read: Read) -> Iterator[tuple[re.Match[str], Stated]]:
     statements = deque(STATED.finditer(text), maxlen=MOST_ANSWERS)
     ends = [*[_announced(text, statement.start()) for statement in statements][1:], len(text)]
     for statement, end in zip(statements, ends, strict=False):
-        answer = read(text, statement.end(), end, statement["hashes"] is not None)
+        closing = statement.group()[-1]
+        if closing == "{":
+            end = _box_end(text, statement.end(), end)
+        elif closing == ">":
+            end = max(statement.end(), text.find("</", statement.end(), end))
+        answer = read(text, statement.end(), end, statement["hashes"] is not None) if end else None
         if answer is not None:
             yield statement, answer
+
+
+def _box_end(text: str, start: int, end: int) -> int:
+    """Where the brace before `start` is closed; 0 where it is not, within LONGEST_BOX characters."""
+    depth = 1
+    for brace in _BRACES.finditer(text, start, min(end, start + LONGEST_BOX)):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if depth == 0:
+            return brace.start()
+    return 0
+
+
+def _taken_back(text: str, begins: int, answer: Stated) -> bool:
+    """Whether what follows the last answer, stated at `begins`, takes it back."""
+    ends = max(begins, text.find(answer[1], begins)) + len(answer[1])
+    remark = TAKEN_BACK.search(text, ends - 1, ends + LONGEST_REMARK)
+    return remark is not None and not (remark["no"] and answer[0] == "no")  # "The answer is no. No, it is not."
 
 
 def _announced(text: str, start: int) -> int:

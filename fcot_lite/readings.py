@@ -2,59 +2,16 @@
 
 A reader takes the text, where the statement ended and the next one begins, and whether the answer must fill its line.
 It gives a value and the answer as written; (None, "") for what is not one plain answer; None where none follows.
+Numbers have a file of their own, numerals.py, and so do formulas, formulas.py.
 """
 
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
-MOST_STEPS = 32  # as many terms as the longest generated chain has
+from fcot_lite.numerals import LIKE_A_NUMBER, Stated, number
 
-Stated = tuple[Fraction | str | None, str]
 Read = Callable[[str, int, int, bool], Stated | None]
-
-# What may stand between the statement and its number.
-LEAD = re.compile(
-    r"""(?: [\s*_`"'“”:=(\[{$€£¥₹₽₩] | \\[(\[,!;$\ ] | \\(?:text|textbf|mathbf|mathrm|bf)\b
-          | (?i:therefore|thus|then|hence|so|simply|just|exactly|also|still|indeed|clearly|now|again
-                |equal\s{1,3}to|equals|a\s{1,3}total\s{1,3}of)\b [,:]?+
-          | (?:USD|EUR|GBP|INR|US)\b | Rs\b\.?+ | [A-Za-z]{1,20}+\s?+=(?!=) ){0,40}+""",
-    re.VERBOSE,
-)
-_COMMA = r"(?:,|\{,\}|\\,)"  # 1,234 and, in LaTeX, 1{,}234 and 1\,234
-# At most 1,000 digits: Python itself refuses to convert more than 4,300, and no task has an answer near either.
-_WHOLE = rf"(?:[0-9]{{1,3}}+(?:{_COMMA}[0-9]{{3}}){{1,300}}+|[0-9]{{1,1000}}+)"
-_NUMBER = rf"(?:{_WHOLE}(?:\.[0-9]{{1,1000}}+)?+|\.[0-9]{{1,1000}}+)(?![0-9])"
-VALUE = re.compile(
-    rf"""(?P<sign>[-−–+]?+) (?:\\?[$€£¥₹₽₩])?+
-         (?: (?P<a>{_NUMBER}) (?: /(?P<b>{_NUMBER}) )?+ | \\[dt]?frac\{{(?P<c>{_NUMBER})\}}\{{(?P<d>{_NUMBER})\}} )""",
-    re.VERBOSE,
-)
-LIKE_A_NUMBER = re.compile(r"[-−–+]?+(?:\\?[$€£¥₹₽₩])?+(?:\.?+[0-9]|\\[dt]?frac)")
-
-_GAP = r"(?:[^\S\n]|[*_`)}$%]|\\[)\]%$]){0,8}"  # closes markdown and LaTeX around a number
-_UNITS = r"(?:(?:/[^\S\n]?)?+[A-Za-z°]{1,20}+[^\S\n]{0,3}+){0,3}"
-_OPEN = r"(?:[^\S\n]|[*_`({$]|\\[(\[]){0,8}"
-# A further term: 12 [+] 3, 12 apples [=] 15 apples.
-STEP = re.compile(
-    rf"""{_GAP} {_UNITS} {_GAP} (?P<operator> = | [-+−–*×·•÷/^≈~] | \*\* | \\(?:times|div|cdot|approx)\b
-         | [xX](?=[\W\d]) | (?:plus|minus|times|over|(?:multiplied|divided)[ ]by)\b )
-         {_OPEN} (?={LIKE_A_NUMBER.pattern})""",
-    re.VERBOSE,
-)
-# What makes a number more than one plain number.
-GOES_ON = re.compile(
-    rf"""[A-Za-z_]{{0,20}}[0-9] | (?:{_COMMA}|[.:'/])[0-9]
-      | [kKM]\b | {_GAP} (?i:hundred|thousand|million|billion|trillion)\b
-      | {_GAP} {_UNITS} {_GAP} (?:[,;&]|\b(?:or|and|to|less|more|not|no|rather|wait|actually)\b)
-        (?:[^\S\n]{{0,3}}(?:[,;]|\b(?:or|no|not|rather|wait|actually|than)\b)){{0,4}}+ {_OPEN}
-        (?={LIKE_A_NUMBER.pattern})
-      | {_GAP} (?: (?i:feet|foot|ft|hours?|minutes?|days?|weeks?|months?|years?|dollars?|pounds?|meters?|dozen)\b )?+
-        [^\S\n]{{1,3}} (?={LIKE_A_NUMBER.pattern})""",
-    re.VERBOSE,
-)
-FILLS_LINE = re.compile(rf"{_GAP}{_UNITS}(?:[^\S\n]|[*_`.)\]}}$%!\"'’”]|\\[)\]])*+(?:\n|\Z)")
 
 # Choices, yes and no, letters.
 _CLOSE = r"(?:[^\S\n]|[*_`\"'“”‘’)\]}$]|\\[)\]]){0,8}"
@@ -67,12 +24,13 @@ WORDS_LEAD = re.compile(
 )
 # Where an answer of one word ends.
 ENDS = re.compile(rf"{_CLOSE}(?:\n|\Z|[.,;:!?](?!\w)|[–—-]\s|(?i:because|since|as)\b)")
+YES_NO_ENDS = re.compile(rf"{ENDS.pattern}|[^\S\n]\(")  # a reason may stand in brackets
 STOPS = re.compile(rf"{_CLOSE}(?:[.!](?!\w)|\n|\Z)")
 ALONE = re.compile(rf"{_CLOSE}[.!]?{_CLOSE}(?:\n|\Z)")
 LETTER = re.compile(
     r"[(\[](?P<closed>[A-Za-z])[)\]]|(?P<half>[A-Za-z])\)|(?P<bare>[A-Z])(?![\w'’])|(?P<small>[a-z])(?![\w'’])"
 )
-BEFORE_OPTION = re.compile(rf"{_CLOSE}[.:=–—-]?{_CLOSE}")
+BEFORE_OPTION = re.compile(rf"{_CLOSE}[.,:=(–—-]?{_CLOSE}")
 OTHER_LETTER = re.compile(
     rf"""{_CLOSE}(?: \b(?:or|nor)\b
       | (?:[,;/&+]|\b(?:and|not|no|rather|than|wait|actually)\b|[^\S\n]){{0,8}}
@@ -84,7 +42,7 @@ NEXT_OPTION = re.compile(
 )  # "(A) red" on a line, "(B) blue" on the next
 YES_NO = re.compile(r"(?i:yes|no)(?![\w'’-])")
 OTHER_WORD = re.compile(
-    rf"{_CLOSE}[,;:/–—-]?[^\S\n]{{0,3}}(?i:(?P<taken_back>or|and|but|rather|actually|wait)|(?P<word>yes|no))\b"
+    rf"{_CLOSE}[,;:/(–—-]?[^\S\n]{{0,3}}(?i:(?P<taken_back>or|and|but|rather|actually|wait)|(?P<word>yes|no))\b"
 )
 # No filler words: "then" may be the answer.
 LETTERS_LEAD = re.compile(r"(?:[\s*_`\"'“”‘’:=(\[{$]|\\text\{){0,40}+")
@@ -101,13 +59,6 @@ LATEX_TEXT = re.compile(r"\\(?:text|textbf|mathbf|mathrm)\{(.*)\}", re.DOTALL)
 SENTENCE_END = re.compile(r"(?:[^\W\d_]{3}|[\d)\]}\"'”’*`])[.!?][*_`)\"'’”]{0,3}(?=\s)")
 
 
-def number(text: str) -> Fraction | None:
-    """The exact value of a text that is one number and nothing else, else None: "1,080" is 1080."""
-    text = text.strip()
-    match = VALUE.fullmatch(text)
-    return _value(match) if match else None
-
-
 def folded(text: str) -> str:
     """By which two texts count as the same: case, quotes and markdown around them and a last stop do not matter."""
     return "\n".join(line.strip() for line in unicodedata.normalize("NFC", trimmed(text)).casefold().splitlines())
@@ -115,32 +66,6 @@ def folded(text: str) -> str:
 
 def trimmed(text: str) -> str:
     return text.strip(" \t\r\n*_`\"'“”‘’«»").rstrip(" \t\r\n*_`\"'“”‘’«».,;:!?")
-
-
-def read_number(text: str, start: int, end: int, must_fill_line: bool) -> Stated | None:
-    lead = LEAD.match(text, start, end)
-    position = lead.end() if lead else start
-    if not LIKE_A_NUMBER.match(text, position, end):
-        return None
-    must_fill_line = must_fill_line or "\n" in text[start:position]
-    is_expression = False
-    for _ in range(MOST_STEPS):
-        match = VALUE.match(text, position, end)
-        if not match:
-            return None, ""
-        step = STEP.match(text, match.end(), end)
-        if not step:
-            break
-        is_expression = step["operator"] != "="
-        position = step.end()
-    else:
-        return None, ""
-    after = match.end()
-    if must_fill_line and not FILLS_LINE.match(text, after, end):
-        return None
-    if is_expression or text[after : after + 1].isnumeric() or GOES_ON.match(text, after, end):
-        return None, ""
-    return _value(match), match.group()
 
 
 def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fill_line: bool) -> Stated | None:
@@ -151,7 +76,7 @@ def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fi
     is_sure = letter is not None and bool(letter["closed"] or letter["half"])
     if not is_sure:
         for written in _texts(text, start, end, must_fill_line):
-            same = [i for i, choice in enumerate(choices) if folded(choice) == folded(written)]
+            same = _same(choices, written)
             if same and len(folded(written)) > (letter is not None):
                 return (chr(ord("A") + same[0]) if len(same) == 1 else None), written
     if letter:
@@ -174,6 +99,13 @@ def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fi
                 return None
             return (None, "") if means_another or not is_whole else (value, letter.group())
     return (None, "") if LIKE_A_NUMBER.match(text, position, end) else None
+
+
+def _same(choices: Sequence[str], written: str) -> list[int]:
+    """The options that a text repeats, or else that are the same number: 5,600 is the option 5600."""
+    same = [i for i, choice in enumerate(choices) if folded(choice) == folded(written)]
+    value = None if same else number(trimmed(written))
+    return same if value is None else [i for i, choice in enumerate(choices) if number(trimmed(choice)) == value]
 
 
 def _option_at(choices: Sequence[str], text: str, start: int, end: int) -> tuple[set[int], int]:
@@ -204,7 +136,7 @@ def read_yes_no(text: str, start: int, end: int, must_fill_line: bool) -> Stated
     other = OTHER_WORD.match(text, word.end(), end)
     if other and (other["taken_back"] or other["word"].lower() != value):
         return None, ""
-    if not (ALONE if must_fill_line else ENDS).match(text, word.end(), end):
+    if not (ALONE if must_fill_line else YES_NO_ENDS).match(text, word.end(), end):
         return None
     return value, word.group()
 
@@ -241,14 +173,9 @@ def _texts(text: str, start: int, end: int, must_fill_line: bool, has_lines: boo
     """What is stated from `start` on, up to the end of its line and, where it need not fill it, of its sentence."""
     end = min(end, start + LONGEST_TEXT)
     if text[start - 1] == "{":
-        depth = 1
-        for position in range(start, end):
-            depth += (text[position] == "{") - (text[position] == "}")
-            if depth == 0:
-                content = text[start:position].strip()
-                inner = LATEX_TEXT.fullmatch(content)
-                return [inner[1] if inner else content]
-        return []
+        content = text[start:end].strip()
+        inner = LATEX_TEXT.fullmatch(content)
+        return [inner[1] if inner else content]
     lead = TEXT_LEAD.match(text, start, end)
     position = lead.end() if lead else start
     must_fill_line = must_fill_line or "\n" in text[start:position]
@@ -259,12 +186,3 @@ def _texts(text: str, start: int, end: int, must_fill_line: bool, has_lines: boo
     line = rest.partition("\n")[0].strip()
     sentence = None if must_fill_line else SENTENCE_END.search(line)
     return [line, line[: sentence.end()]] if sentence else [line]
-
-
-def _value(match: re.Match[str]) -> Fraction | None:
-    above, below = match["a"] or match["c"], match["b"] or match["d"] or "1"
-    numerator, denominator = (Fraction(re.sub(r"[^0-9.]", "", part)) for part in (above, below))
-    if denominator == 0:
-        return None
-    value = numerator / denominator
-    return value if match["sign"] in ("", "+") else -value

@@ -93,8 +93,7 @@ def test_correct(text: str, target: str) -> None:
         ("The answer is **5** or **6**", "5"),
         ("\\boxed{5, 6}", "5"),
         ("The answer is 5 hours 30 minutes", "5"),
-        ("The answer is 2 1/2", "2"),
-        ("The answer is 5½", "5"),
+        ("The answer is 2 3/2", "2"),
         ("The answer is 5²", "5"),
         ("The answer is 10^3", "10"),
         ("The answer is 1,23", "123"),
@@ -169,8 +168,8 @@ def test_a_gold_answer_that_is_no_number_is_an_error_not_a_wrong_answer(target: 
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(RecipeError, match="flexible"):
-        grade("The answer is 5.", Problem("p", "q", "5"), "flexible")  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="'lenient' is unknown; choose one of strict, flexible, paper, paper-v1"):
+        grade("The answer is 5.", Problem("p", "q", "5"), "lenient")  # type: ignore[arg-type]
 
 
 fragments = st.sampled_from(
@@ -467,12 +466,6 @@ def test_text(text: str, target: str, expected: str) -> None:
     assert reason("text", text, target) == expected
 
 
-def test_math_is_a_number_so_far() -> None:
-    assert reason("math", "The answer is $\\frac{3}{4}$.", "0.75") == "correct"
-    with pytest.raises(DataError, match=r"problem p: .*formulas cannot be graded yet"):
-        grade("The answer is x+1.", problem_of("math", "x+1"))
-
-
 @pytest.mark.parametrize(
     ("kind", "target", "choices"),
     [("choice", "D", CHOICES), ("choice", "b", CHOICES), ("choice", "", CHOICES), ("choice", "A", []),
@@ -543,7 +536,8 @@ pieces = st.sampled_from(
 def test_no_kind_raises_or_is_two_things(text: str, asked: tuple[AnswerKind, str]) -> None:
     problem = problem_of(*asked)
     verdict = grade(text, problem)
-    assert verdict.reason in {"correct", "wrong", "no answer", "conflicting answers"}
+    not_judged = {"not judged: no verifier"} if asked[0] == "math" else set()
+    assert verdict.reason in {"correct", "wrong", "no answer", "conflicting answers"} | not_judged
     assert verdict.correct == (verdict.reason == "correct")
     assert verdict.extracted is None or verdict.extracted in text
     start = answer_start(text, problem)

@@ -1,0 +1,65 @@
+"""The lenient column: the last thing in a text that could be its answer, wherever it stands.
+
+lm-eval calls it flexible-extract. It shows how many right answers the strict rule misses for their form, and as many
+that it rightly refuses: 15 apples at the end of "12 + 3 = 15 apples are left" may be the answer or a step before it.
+Never what admits training data.
+"""
+
+import re
+from collections.abc import Sequence
+
+from fcot_lite.formulas import value
+from fcot_lite.numerals import VALUE, Stated, number
+from fcot_lite.readings import trimmed
+
+WINDOW = 10_000  # characters that are searched: a megabyte of digits or letters is judged in milliseconds as well
+_START = re.compile(
+    rf"(?<![A-Za-z0-9.,/^])(?:(?<![\w)\]}}])(?=[-−–])|(?=[^-−–+])){VALUE.pattern}(?![.,:/^eExX]?[0-9])", re.VERBOSE
+)
+_DIGITS = "0123456789½¼¾⅓⅔"
+_YES_NO = re.compile(r"(?<![\w'’-])(?i:yes|no)(?![\w'’-])")
+# "A" before a word in small letters is an article, "I" a person.
+_LETTER = re.compile(r"[(\[](?P<closed>[A-Za-z])[)\]]|(?<![\w'’.-])(?P<bare>[A-Z])(?![\w'’-])(?!(?<=[AI])\s+[a-z])")
+_FORMULA = re.compile(r"\$([^$\n]{1,2000}+)\$|\\\(((?:[^\\\n]|\\[^()\n]){1,2000}+)\\\)")
+
+
+def last_number(text: str) -> Stated | None:
+    end = max(text.rfind(digit) for digit in _DIGITS) + 1
+    found = None
+    for match in _START.finditer(text, max(0, end - WINDOW), min(len(text), end + 1)):
+        found = match
+    if not found:
+        return None
+    exact = number(found.group())
+    return None if exact is None else (exact, found.group())
+
+
+def last_choice(choices: Sequence[str], text: str) -> Stated | None:
+    """The last letter of an option that stands alone or in brackets, else the option whose text comes last."""
+    window = text[-WINDOW:]
+    letters = [match["closed"] or match["bare"] for match in _LETTER.finditer(window)]
+    for letter in reversed(letters):
+        if ord(letter.upper()) - ord("A") < len(choices):
+            return letter.upper(), letter
+    last = (-1, 0, 0)  # where it ends, how long it is, which option it is
+    for i, choice in enumerate(choices):
+        for match in re.finditer(rf"(?<!\w){re.escape(choice)}(?!\w)", window, re.IGNORECASE):
+            last = max(last, (match.end(), len(choice), i))
+    end, length, option = last
+    return (chr(ord("A") + option), window[end - length : end]) if length else None
+
+
+def last_yes_no(text: str) -> Stated | None:
+    words = [match.group() for match in _YES_NO.finditer(text[-WINDOW:])]
+    return (words[-1].lower(), words[-1]) if words else None
+
+
+def last_line(text: str) -> str:
+    """The last line that is not empty, without the markdown around it."""
+    return trimmed(text[-WINDOW:].rstrip().rpartition("\n")[2])
+
+
+def last_formula(text: str) -> Stated | None:
+    formulas = [match[1] or match[2] for match in _FORMULA.finditer(text[-WINDOW:])]
+    found = value(formulas[-1]) if formulas else None
+    return last_number(text) if found is None else (found, formulas[-1])
