@@ -50,10 +50,15 @@ def file_rows(path: Path, columns: Sequence[str]) -> Rows:
             if file.read(2) in UTF16:
                 raise DataError(f"{path}: is UTF-16; save it as UTF-8")
             file.seek(0)
-            lines = _lines(file)
+            lines = _lines(file, MAX_ROW_BYTES)
             yield from _csv(path, lines, columns) if path.suffix.lower() == ".csv" else _jsonl(lines)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def jsonl_rows(file: BinaryIO, max_row_bytes: int) -> Rows:
+    """The rows of an open JSONL file, each with its line's number; empty lines are no rows. Holds one row at a time."""
+    return _jsonl(_lines(file, max_row_bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +68,15 @@ class _Line:
     fault: BadRowError | None = None
 
 
-def _lines(file: BinaryIO) -> Iterator[_Line]:
+def _lines(file: BinaryIO, max_row_bytes: int) -> Iterator[_Line]:
     """Cut at line feeds alone: str.splitlines would also cut at a U+2028 inside a question."""
     number = 0
-    while line := file.readline(MAX_ROW_BYTES + 1):
+    while line := file.readline(max_row_bytes + 1):
         number += 1
-        if len(line) > MAX_ROW_BYTES and not line.endswith(b"\n"):
-            while not line.endswith(b"\n") and (line := file.readline(MAX_ROW_BYTES)):
+        if len(line) > max_row_bytes and not line.endswith(b"\n"):
+            while not line.endswith(b"\n") and (line := file.readline(max_row_bytes)):
                 pass
-            yield _Line(number, "", BadRowError("too long", f"a line of more than {MAX_ROW_BYTES:,} bytes"))
+            yield _Line(number, "", BadRowError("too long", f"a line of more than {max_row_bytes:,} bytes"))
             continue
         try:
             yield _Line(number, (line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).decode())
