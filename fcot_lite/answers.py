@@ -69,8 +69,8 @@ ANNOUNCES = re.compile(
     re.VERBOSE,
 )
 LONGEST_ANNOUNCEMENT = 60
-LONGEST_BOX = 2_000  # characters
-_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+LONGEST_BOX = 1_000  # characters
+_BRACES = re.compile(r"\\?[{}]")
 # "The answer is 5. Wait, that is wrong: 6": what says so right after the last statement takes it back.
 TAKEN_BACK = re.compile(
     r"""[.!?,;:(\n–—-] [\s*_]{0,4}

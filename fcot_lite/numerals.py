@@ -40,7 +40,8 @@ VALUE = re.compile(
     rf"""(?P<sign>(?:{_SIGN}|(?:minus|negative)[ ](?=[\d$.\\]))?+) (?:{CURRENCY})?+
       (?: (?P<whole>{_WHOLE}) (?![0-9])
             (?: (?:[ ]{{1,2}}|[ ]and[ ]|\\[ ,;!]) (?P<n>{_SMALL}) [/⁄] (?P<d>{_SMALL})
-              | (?:[ ]|\\[ ,;!])?+ {_FRAC} (?: \{{(?P<fn>{_SMALL})\}}\{{(?P<fd>{_SMALL})\}} | (?P<un>[0-9])(?P<ud>[0-9])(?![0-9]) )
+              | (?:[ ]|\\[ ,;!])?+ {_FRAC}
+                (?: \{{(?P<fn>{_SMALL})\}}\{{(?P<fd>{_SMALL})\}} | (?P<un>[0-9])(?P<ud>[0-9])(?![0-9]) )
               | [ ]?+ (?P<part>[{_VULGAR}]) )
         | (?P<a>{_NUMBER}) (?: [/⁄](?P<b>{_NUMBER}) | {_EXPONENT} )?+
         | (?P<alone>[{_VULGAR}])
