@@ -69,8 +69,8 @@ ANNOUNCES = re.compile(
     re.VERBOSE,
 )
 LONGEST_ANNOUNCEMENT = 60
-LONGEST_BOX = 2_000  # characters
-_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+LONGEST_BOX = 1_000  # characters
+_BRACES = re.compile(r"\\?[{}]")
 # "The answer is 5. Wait, that is wrong: 6": what says so right after the last statement takes it back.
 TAKEN_BACK = re.compile(
     r"""[.!?,;:(\n–—-] [\s*_]{0,4}
@@ -131,10 +131,10 @@ def grade(
     values = {value for value, _ in answers}
     if not values or values == {None}:
         return Verdict(False, None, "no answer")
-    value, written = answers[-1]
-    if len(values) > 1 or value in denied or _taken_back(text, begins, answers[-1]):
-        return Verdict(False, written, "conflicting answers")
-    return _judged(answers[-1], gold, problem, scorer, verifier)
+    last = next(answer for answer in reversed(answers) if answer[0] is not None)
+    if len(values) > 1 or last[0] in denied or _taken_back(text, begins, last):
+        return Verdict(False, last[1], "conflicting answers")
+    return _judged(last, gold, problem, scorer, verifier)
 
 
 def answer_start(text: str, problem: Problem) -> int | None:
@@ -230,8 +230,6 @@ def _judged(
 def _paper(text: str, problem: Problem, mode: Literal["paper", "paper-v1"], template: str | None) -> Verdict:
     from fcot_lite import paper_rules
 
-    if template is None:
-        raise DataError(f"problem {problem.id}: mode {mode} needs the template that the text was asked with")
     return paper_rules.verdict(text, problem.id.partition("/")[0], problem.target, template, mode)
 
 

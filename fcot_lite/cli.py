@@ -180,6 +180,36 @@ def doctor(
     _guarded(show)
 
 
+@app.command()
+def grade(
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help='rows {"target", "text"}; - reads stdin')],
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="a task, for its kind of answer")] = None,
+    answer: Annotated[str | None, typer.Option(metavar="KIND", help="without a task: number, choice, …")] = None,
+    mode: Annotated[
+        list[str] | None, typer.Option(help="strict (if left out), flexible, paper, paper-v1; may be repeated")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("-o", metavar="OUT.jsonl", help="write each verdict there")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of the tables")] = False,
+) -> None:
+    """Grade anybody's completions: accuracy by mode, counts by reason, and where modes disagree."""
+
+    def show() -> None:
+        from fcot_lite import grading
+
+        counts = grading.grade_file(file, out, task, answer, mode or ["strict"])
+        for note in grading.notes(counts):
+            print(f"fcot: {note}" if not note.startswith(" ") else note, file=sys.stderr)
+        found = grading.summary(counts)
+        if as_json:
+            print(json.dumps(found, indent=2))
+            return
+        console = _console(width=160)
+        for table in grading.tables(found):
+            console.print(table)
+
+    _guarded(show)
+
+
 def _stages(
     path: Path, overrides: list[str] | None, runs: Path, last: str, force: bool = False, as_json: bool = False
 ) -> None:

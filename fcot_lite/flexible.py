@@ -13,7 +13,9 @@ from fcot_lite.numerals import VALUE, Stated, number
 from fcot_lite.readings import trimmed
 
 WINDOW = 10_000  # characters that are searched: a megabyte of digits or letters is judged in milliseconds as well
-_START = re.compile(rf"(?<![0-9.,/^])(?:(?<![\w)\]}}])(?=[-−–])|(?=[^-−–+])){VALUE.pattern}", re.VERBOSE)
+_START = re.compile(
+    rf"(?<![A-Za-z0-9.,/^])(?:(?<![\w)\]}}])(?=[-−–])|(?=[^-−–+])){VALUE.pattern}(?![.,:/^eExX]?[0-9])", re.VERBOSE
+)
 _DIGITS = "0123456789½¼¾⅓⅔"
 _YES_NO = re.compile(r"(?<![\w'’-])(?i:yes|no)(?![\w'’-])")
 # "A" before a word in small letters is an article, "I" a person.
@@ -39,16 +41,12 @@ def last_choice(choices: Sequence[str], text: str) -> Stated | None:
     for letter in reversed(letters):
         if ord(letter.upper()) - ord("A") < len(choices):
             return letter.upper(), letter
-    folded_window = window.casefold()
-    ends = {
-        i: (at + len(choice), len(choice))
-        for i, choice in enumerate(map(str.casefold, choices))
-        if choice.strip() and (at := folded_window.rfind(choice)) >= 0
-    }
-    if not ends:
-        return None
-    best = max(ends, key=ends.__getitem__)
-    return (chr(ord("A") + best), choices[best])
+    last = (-1, 0, 0)  # where it ends, how long it is, which option it is
+    for i, choice in enumerate(choices):
+        for match in re.finditer(rf"(?<!\w){re.escape(choice)}(?!\w)", window, re.IGNORECASE):
+            last = max(last, (match.end(), len(choice), i))
+    end, length, option = last
+    return (chr(ord("A") + option), window[end - length : end]) if length else None
 
 
 def last_yes_no(text: str) -> Stated | None:

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from fcot_lite.numerals import LEAD, VALUE, Stated, number
 
-LONGEST_FORMULA = 2_000  # characters; the longest gold answer of MATH has under 200
+LONGEST_FORMULA = 1_000  # characters; the longest gold answer of MATH has under 200
 _DELIMITED = re.compile(r"\s{0,8}(?:(?P<dollars>\${1,2})|\\\(|\\\[)")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|\Z)|\n")
 # Around a number: a unit in \text{ } or of two letters or more, degrees, per cent. One letter may be a variable.
@@ -66,6 +66,8 @@ def read_formula(text: str, start: int, end: int, must_fill_line: bool) -> State
             stop = _SENTENCE_END.search(text, start, end)
             written = text[start : stop.start() if stop else end]
     written = written.strip(" \t\n*_`")
+    if written.startswith("<") or not any(map(str.isalnum, written)):  # "<formula>", or the "$" before a box
+        return None
     found = value(written)
     return None if found is None else (found, written)
 

@@ -15,24 +15,27 @@ from itertools import pairwise
 from json import dumps
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any, BinaryIO, TextIO, get_args
+from typing import Any, BinaryIO, TextIO, TypeVar, get_args
 
 from rich import box
 from rich.table import Table
 
 from fcot_lite import answers, paper_rules, stats, tasks
+from fcot_lite.answers import MODES, Mode, Verifier
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import fsync_folder
+from fcot_lite.math_check import MathVerifier
 from fcot_lite.records import AnswerKind, FinishReason, Problem, Verdict
 from fcot_lite.tasks import custom, rg
 from fcot_lite.tasks.rows import BadRowError, Rows, jsonl_rows, kind_of
 
-MODES = ("strict", "paper", "paper-v1")
-PAPER_MODES = ("paper", "paper-v1")
+PAPER_MODES: tuple[Mode, ...] = ("paper", "paper-v1")
 SHOWN = 10  # rows that were set aside are named up to here, and counted beyond
 MAX_ROW_BYTES = 16_000_000  # 1 MB of text in JSON's longest escapes, with a question of the same length
 # Letters of the options where a row does not tell them; A to E elsewhere.
 NUM_CHOICES = {"date_understanding": 6, "tracking_shuffled_objects": 3}
+FINISH_REASONS: tuple[FinishReason, ...] = get_args(FinishReason)
+Word = TypeVar("Word", bound=str)
 CHOICES_FOLLOW = re.compile(r"answer choices:", re.IGNORECASE)
 CHOICE = re.compile(r"\(([A-Z])\)")
 
@@ -50,7 +53,7 @@ class SetAside:
 class Counts:
     """What was counted while rows went by. `pairs` counts (correct by the first mode, correct by the other one)."""
 
-    modes: tuple[str, ...]
+    modes: tuple[Mode, ...]
     num_graded: int = 0
     num_set_aside: int = 0
     set_aside: list[SetAside] = field(default_factory=list)
@@ -84,16 +87,17 @@ def grade_file(file: str, out: Path | None, task: str | None, answer: str | None
     Raises RecipeError for options that do not go together, DataError where the file cannot be read or none of its rows
     can be graded; then nothing is written.
     """
-    kind, modes = _checked(task, answer, modes)
-    counts = Counts(tuple(modes))
+    kind, chosen = _checked(task, answer, modes)
+    counts = Counts(chosen)
     with ExitStack() as stack:
         source = _opened(file, stack)
         written = stack.enter_context(_whole_or_absent(out, file)) if out else None
-        for line, row, verdicts in _judged(jsonl_rows(source, MAX_ROW_BYTES), task, kind, counts):
+        verifier = stack.enter_context(MathVerifier()) if kind == "math" else None
+        for line, row, verdicts in _judged(jsonl_rows(source, MAX_ROW_BYTES), task, kind, counts, verifier):
             if written is not None:
                 written.writelines(
                     dumps({"line": line, **row, "mode": mode, **asdict(verdict)}) + "\n"
-                    for mode, verdict in zip(modes, verdicts, strict=True)
+                    for mode, verdict in zip(chosen, verdicts, strict=True)
                 )
         if not counts.num_graded:
             name = "stdin" if file == "-" else file
@@ -157,7 +161,8 @@ def notes(counts: Counts) -> list[str]:
     if not counts.num_set_aside:
         return []
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.set_aside_reasons.most_common())
-    lines = [f"{counts.num_set_aside:,} rows were set aside: {reasons}"]
+    were = "row was" if counts.num_set_aside == 1 else "rows were"
+    lines = [f"{counts.num_set_aside:,} {were} set aside: {reasons}"]
     lines += [f"  line {row.line}: {row.reason}" + (f" ({row.found})" if row.found else "") for row in counts.set_aside]
     if counts.num_set_aside > SHOWN:
         lines.append(f"  … and {counts.num_set_aside - SHOWN:,} more")
@@ -175,21 +180,21 @@ def _confusion_table(pair: Mapping[str, Any]) -> Table:
     return table
 
 
-def _checked(task: str | None, answer: str | None, modes: Iterable[str]) -> tuple[AnswerKind, list[str]]:
+def _checked(task: str | None, answer: str | None, modes: Iterable[str]) -> tuple[AnswerKind, tuple[Mode, ...]]:
     """The kind of answer and the modes, each once. Raises RecipeError where they do not go together."""
-    modes = list(dict.fromkeys(modes))
     for mode in modes:
         if mode not in MODES:
             raise RecipeError(f"--mode {mode}: unknown; one of {', '.join(MODES)}")
+    chosen = tuple(known for mode in dict.fromkeys(modes) for known in MODES if known == mode)
     if (task is None) == (answer is None):
         raise RecipeError("give one of --task NAME and --answer KIND: what kind of answer do the rows have?")
-    paper_mode = next((mode for mode in modes if mode in PAPER_MODES), None)
+    paper_mode = next((mode for mode in chosen if mode in PAPER_MODES), None)
     if task is None:
         if paper_mode:
             raise RecipeError(f"--mode {paper_mode} needs --task: its rules depend on the task")
         for kind in get_args(AnswerKind):
             if kind == answer:
-                return kind, modes
+                return kind, chosen
         raise RecipeError(f"--answer {answer}: unknown; one of {', '.join(get_args(AnswerKind))}")
     if task.startswith(rg.PREFIX):
         raise RecipeError(
@@ -199,13 +204,14 @@ def _checked(task: str | None, answer: str | None, modes: Iterable[str]) -> tupl
     if paper_mode and task not in paper_rules.RULES:
         known = ", ".join(paper_rules.RULES)
         raise RecipeError(f"--mode {paper_mode}: the paper has no rules for {task}; it has for {known}")
-    return kind, modes
+    return kind, chosen
 
 
 def _judged(
-    rows: Rows, task: str | None, kind: AnswerKind, counts: Counts
+    rows: Rows, task: str | None, kind: AnswerKind, counts: Counts, verifier: Verifier | None
 ) -> Iterator[tuple[int, dict[str, Any], list[Verdict]]]:
     """(line, what of the row is echoed, its verdict by each mode) of each row that could be graded."""
+    needs_template = any(mode in PAPER_MODES for mode in counts.modes)
     for line, row in rows:
         try:
             if isinstance(row, BadRowError):
@@ -213,28 +219,22 @@ def _judged(
             text = _required(row, "text")
             if not isinstance(text, str):
                 raise BadRowError("wrong type", f"text is {kind_of(text)}, not text")
-            finish_reason = _one_of(row, "finish_reason", get_args(FinishReason), "stop")
-            template = _one_of(row, "template", paper_rules.TEMPLATES, None)
+            finish_reason = _one_of(row, "finish_reason", FINISH_REASONS, default="stop")
+            template = _one_of(row, "template", paper_rules.TEMPLATES) if needs_template else None
             problem = _problem(row, task, kind, line)
             echoed = {"id": _id(row["id"])} if row.get("id") is not None else {}
-            verdicts = [_verdict(text, problem, mode, template, finish_reason) for mode in counts.modes]
+            try:
+                verdicts = [
+                    answers.grade(text, problem, mode, template, finish_reason=finish_reason, verifier=verifier)
+                    for mode in counts.modes
+                ]
+            except DataError:
+                raise BadRowError(f"target is no {kind}", repr(problem.target[:60])) from None
         except BadRowError as error:
             counts.add_set_aside(SetAside(line, error.reason, error.found))
         else:
             counts.add(verdicts)
             yield line, echoed, verdicts
-
-
-def _verdict(text: str, problem: Problem, mode: str, template: str | None, finish_reason: Any) -> Verdict:
-    try:
-        if mode == "paper" or mode == "paper-v1":
-            if template is None:
-                raise BadRowError("no template", f"mode {mode} needs one of {', '.join(paper_rules.TEMPLATES)}")
-            task = problem.id.partition("/")[0]
-            return paper_rules.verdict(text, task, problem.target, template, mode)
-        return answers.grade(text, problem, finish_reason=finish_reason)
-    except DataError:
-        raise BadRowError(f"no {problem.answer_kind} for a target", repr(problem.target[:60])) from None
 
 
 def _problem(row: Mapping[str, Any], task: str | None, kind: AnswerKind, line: int) -> Problem:
@@ -270,7 +270,7 @@ def _choices(given: Any, question: str, task: str | None, target: str) -> list[s
 def _listed_choices(question: str) -> list[str]:
     """The options that a question ends with, as "Answer choices: (A) red, (B) blue."; [] where it lists none."""
     *_, start = [0, *(match.end() for match in CHOICES_FOLLOW.finditer(question))]
-    marks = []
+    marks: list[re.Match[str]] = []
     for mark in CHOICE.finditer(question, start):
         if mark[1] == ascii_uppercase[len(marks) : len(marks) + 1]:
             marks.append(mark)
@@ -287,14 +287,15 @@ def _required(row: Mapping[str, Any], name: str) -> Any:
     return row[name]
 
 
-def _one_of(row: Mapping[str, Any], name: str, allowed: Sequence[str], default: str | None) -> str | None:
-    value = row.get(name)
-    if value is None:
-        return default
-    if value not in allowed:
-        found = repr(value[:60]) if isinstance(value, str) else kind_of(value)
-        raise BadRowError(f"unknown {name}", f"{found}; one of {', '.join(allowed)}")
-    return str(value)
+def _one_of(row: Mapping[str, Any], name: str, allowed: Sequence[Word], default: Word | None = None) -> Word:
+    value = row.get(name, default)
+    if value is None and default is None:
+        raise BadRowError("field missing", f"the paper's modes need a {name}, one of {', '.join(allowed)}")
+    for word in allowed:
+        if word == (default if value is None else value):
+            return word
+    found = repr(value[:60]) if isinstance(value, str) else kind_of(value)
+    raise BadRowError(f"unknown {name}", f"{found}; one of {', '.join(allowed)}")
 
 
 def _id(value: Any) -> str | int:

@@ -1,9 +1,9 @@
 r"""Numbers as people, models and LaTeX write them, each with its exact value.
 
 `1,234` `1{,}234` `1\,234` `1 234` (with a thin or unbreakable space) `1,00,000` `-5` `−5` `–5` `minus 5` `$5` `.5`
-`3/4` `\frac{3}{4}` `\frac34` `½` `1 1/2` `1 and 1/2` `1\frac{1}{2}` `1½` `1.5e3` `1.5 × 10^3` `1.5\times10^{3}`. A per cent
-sign says how a number is written and is no part of it: 50% is 50. Nothing is evaluated: a division is only read where
-it is written as one fraction. Digits are 0 to 9 only, at most 1,000 in a row, and exponents have at most three.
+`3/4` `\frac{3}{4}` `\frac34` `½` `1 1/2` `1 and 1/2` `1\frac{1}{2}` `1½` `1.5e3` `1.5 × 10^3` `1.5\times10^{3}`. A per
+cent sign says how a number is written and is no part of it: 50% is 50. Nothing is evaluated: a division is only read
+where it is written as one fraction. Digits are 0 to 9 only, at most 1,000 in a row, and exponents have at most three.
 """
 
 import re
@@ -27,20 +27,21 @@ _NUMBER = rf"(?:{_WHOLE}(?:\.[0-9]{{1,1000}}+)?+|\.[0-9]{{1,1000}}+)(?![0-9])"
 _FRAC = r"\\[dtc]?frac"
 _VULGAR = "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
 _SMALL = r"[0-9]{1,9}(?![0-9])"
-_IN_FRAC = rf"\s?\{{\s?(?P<{{sign}}>[-−]?+)\s?(?P<{{name}}>{_NUMBER})\s?\}}"
+_IN_FRAC = rf"\s?\{{\s?(?P<{{sign}}>[-−–]?+)\s?(?P<{{name}}>{_NUMBER})\s?\}}"
 _ABOVE = _IN_FRAC.replace("{sign}", "above_sign").replace("{name}", "above")
 _BELOW = _IN_FRAC.replace("{sign}", "below_sign").replace("{name}", "below")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 # Three digits of an exponent are more than any answer has, and 10**999 is made in no time: 10**999999999 is not.
 _EXPONENT = r"""(?: [eE](?P<e>[-−+]?+[0-9]{1,3}+)(?![0-9])
       | [ ]?(?:[×xX*·]|\\times|\\cdot)[ ]?10[ ]?
-        (?: (?:\^|\*\*)[ ]?\{?[ ]?(?P<power>[-−–+]?+[0-9]{1,3}+)(?![0-9.])\}?+
+        (?: (?:\^|\*\*)[ ]?\{?[ ]?(?P<power>[-−–+]?+[0-9]{1,3}+)(?!\.?[0-9])\}?+
           | (?P<raised>⁻?+[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,3}+) ) )"""
 VALUE = re.compile(
     rf"""(?P<sign>(?:{_SIGN}|(?:minus|negative)[ ](?=[\d$.\\]))?+) (?:{CURRENCY})?+
       (?: (?P<whole>{_WHOLE}) (?![0-9])
             (?: (?:[ ]{{1,2}}|[ ]and[ ]|\\[ ,;!]) (?P<n>{_SMALL}) [/⁄] (?P<d>{_SMALL})
-              | (?:[ ]|\\[ ,;!])?+ {_FRAC}\{{(?P<fn>{_SMALL})\}}\{{(?P<fd>{_SMALL})\}}
+              | (?:[ ]|\\[ ,;!])?+ {_FRAC}
+                (?: \{{(?P<fn>{_SMALL})\}}\{{(?P<fd>{_SMALL})\}} | (?P<un>[0-9])(?P<ud>[0-9])(?![0-9]) )
               | [ ]?+ (?P<part>[{_VULGAR}]) )
         | (?P<a>{_NUMBER}) (?: [/⁄](?P<b>{_NUMBER}) | {_EXPONENT} )?+
         | (?P<alone>[{_VULGAR}])
@@ -63,7 +64,7 @@ _GAP = r"(?:[^\S\n]|[*_`)}$€£¥₹%°]|\\[)\]%$ ,;!]|\^\{?\\circ\b\}?){0,8}" 
 _POWER = r"(?:\^\{?[23]\}?|[²³])?+"
 # As LaTeX writes a unit, unless it says \text{ or }.
 _LATEX_UNIT = rf"\\(?:text|textbf|mathrm|mathbf|mbox|rm)\s?\{{(?!\s*(?:or|and|to)\b)[^{{}}\n]{{0,60}}+\}}{_POWER}"
-_UNITS = rf"(?:(?:(?:/[^\S\n]?)?+[A-Za-z°µ]{{1,20}}+{_POWER}|{_LATEX_UNIT})[^\S\n]{{0,3}}+){{0,3}}"
+_UNITS = rf"(?:(?:(?:/[^\S\n]?)?+(?!(?:or|and)\b)[A-Za-z°µ]{{1,20}}+{_POWER}|{_LATEX_UNIT})[^\S\n]{{0,3}}+){{0,3}}"
 _OPEN = r"(?:[^\S\n]|[*_`({$]|\\[(\[]|[A-Za-z]{1,20}\s?=\s?){0,8}"
 # A further term: 12 [+] 3, 12 apples [=] 15 apples.
 STEP = re.compile(
@@ -133,7 +134,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
     parts = match.groupdict()
     value: Fraction | None
     if whole := parts["whole"]:
-        part = _part(parts["part"]) if parts["part"] else _over(parts["n"] or parts["fn"], parts["d"] or parts["fd"])
+        above, below = (parts["n"] or parts["fn"] or parts["un"], parts["d"] or parts["fd"] or parts["ud"])
+        part = _part(parts["part"]) if parts["part"] else _over(above, below)
         value = None if part is None or part >= 1 else _decimal(whole) + part
     elif parts["a"]:
         exponent = parts["e"] or parts["power"] or (parts["raised"] or "").translate(_SUPERSCRIPTS)
@@ -185,7 +187,10 @@ def meant(gold: str) -> Fraction | None:
 
 
 def says(meaning: Fraction, answer: Stated) -> bool:
-    """Whether an answer is `meaning`, or its decimals rounded to two places or more: 0.83 for 5/6, but not 0.8."""
+    """Whether an answer is `meaning`, with all the digits of a double or rounded to two decimals or more: 0.83 and
+    0.8333333333333334 for 5/6, but not 0.8."""
     value, written = answer
+    if not isinstance(value, Fraction):
+        return False
     places = len(written.partition(".")[2])
-    return value == meaning or (isinstance(value, Fraction) and places >= 2 and value == round(meaning, places))
+    return abs(value - meaning) <= _NOISE * abs(meaning) or (places >= 2 and value == round(meaning, places))

@@ -58,12 +58,13 @@ TOLERANCE = 1e-6
 class Rule:
     """How the answers of a task are found in `prepared(text)`, and how its gold answers are `read`.
 
-    `candidate` finds them from the left. `tail` finds in the reversed text a piece that holds the last one, at which
-    `candidate` may begin afresh: 1 MB of numbers need not be listed for its last.
+    `candidate` finds them from the left. `tail` finds in the reversed text a piece of which `last_of` is the last one:
+    1 MB of numbers need not be listed for its last.
     """
 
     candidate: re.Pattern[str]
     tail: re.Pattern[str]
+    last_of: Callable[[str], str] = str
     prepared: Callable[[str], str] = str
     gold: Callable[[str], str] = str
     is_float: bool = False
@@ -74,8 +75,13 @@ class Rule:
 
     def last(self, text: str) -> str | None:
         found = self.tail.search(self.prepared(text)[::-1])
-        candidates: list[str] = self.candidate.findall(found.group()[::-1]) if found else []
-        return candidates[-1] if candidates else None
+        return self.last_of(found.group()[::-1]) if found else None
+
+
+def _last_number(run: str) -> str:
+    """Of digits with points between them, read in pairs from the left: 1.2.3 is 1.2 and 3, 1.2.3.4 is 1.2 and 3.4."""
+    parts = run.rsplit(".", 2)
+    return ".".join(parts[-2:]) if run.count(".") % 2 else parts[-1]
 
 
 def _without_commas(text: str) -> str:
@@ -93,14 +99,13 @@ def _choice(letters: str) -> Rule:
 
 def _number(is_float: bool) -> Rule:
     candidate = re.compile(r"-?\d+(?:\.\d+)?")
-    # No number reaches over anything but digits and points, and over a minus sign only at its beginning.
-    return Rule(candidate, re.compile(r"\d[\d.]*-?"), _without_commas, _without_commas, is_float)
+    return Rule(candidate, re.compile(r"\d+(?:\.\d+)*+-?"), _last_number, _without_commas, _without_commas, is_float)
 
 
 def _yes_no(gold: Callable[[str], str]) -> Rule:
     before, after = r"""(?<![^\s"'.:,])""", r"""(?![^\s"'.:,])"""
     candidate, tail = (re.compile(f"{before}(?:{words}){after}") for words in ("yes|no", "sey|on"))
-    return Rule(candidate, tail, str.lower, gold)
+    return Rule(candidate, tail, prepared=str.lower, gold=gold)
 
 
 ALL_OF_IT = re.compile(r"\A.*\Z", re.DOTALL)
@@ -113,7 +118,7 @@ RULES: dict[str, Rule] = {
     "svamp": _number(is_float=True),
     "date_understanding": _choice("ABCDEF"),
     "tracking_shuffled_objects": _choice("ABC"),
-    "last_letter_concatenation": Rule(ALL_OF_IT, ALL_OF_IT, _without_quotes_stops_and_space),
+    "last_letter_concatenation": Rule(ALL_OF_IT, ALL_OF_IT, prepared=_without_quotes_stops_and_space),
     "coin_flip": _yes_no(gold=str),
     "commonsense_qa": _choice("ABCDE"),
     "strategy_qa": _yes_no(gold=str.lower),

@@ -30,7 +30,7 @@ ALONE = re.compile(rf"{_CLOSE}[.!]?{_CLOSE}(?:\n|\Z)")
 LETTER = re.compile(
     r"[(\[](?P<closed>[A-Za-z])[)\]]|(?P<half>[A-Za-z])\)|(?P<bare>[A-Z])(?![\w'’])|(?P<small>[a-z])(?![\w'’])"
 )
-BEFORE_OPTION = re.compile(rf"{_CLOSE}[.:=–—-]?{_CLOSE}")
+BEFORE_OPTION = re.compile(rf"{_CLOSE}[.,:=(–—-]?{_CLOSE}")
 OTHER_LETTER = re.compile(
     rf"""{_CLOSE}(?: \b(?:or|nor)\b
       | (?:[,;/&+]|\b(?:and|not|no|rather|than|wait|actually)\b|[^\S\n]){{0,8}}
