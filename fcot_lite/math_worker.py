@@ -20,8 +20,8 @@ GIVEN_UP = "math-verify gave up"
 
 class _Watch:
     """Notes the errors that math-verify and sympy swallow in dozens of places, and then call the pair unequal: what
-    ran out of memory or of stack has not been compared. A trace function that sees no lines makes a pair take 1.3
-    times as long."""
+    ran out of memory or of stack has not been compared. An ordinary pair takes 2.8 times as long under it (30 ms in
+    place of 11); sys.monitoring, which would cost less, came with Python 3.12."""
 
     def __init__(self) -> None:
         self.seen: type[BaseException] | None = None

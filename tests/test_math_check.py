@@ -119,10 +119,7 @@ def test_the_memory_is_limited_and_want_of_it_is_seen_where_it_is_swallowed(monk
     [
         "10^{10^{10}}",
         "(10^9)!",
-        r"\binom{10^9}{5\cdot 10^8}",
         r"\dfrac{5^{\left(5^{\left(5^{\left(5^5\right)}\right)} - 4\right)} - 5}{16}",
-        "(" * 1000,
-        "{" * 1000,
         "(" * 900 + "5" + ")" * 900,
         r"\prod_{n=1}^{10^8} n",
     ],
