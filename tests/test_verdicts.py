@@ -1,0 +1,122 @@
+"""Stored verdicts: asked for once, given again where the grader or the gold answer changed, never for another text."""
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fcot_lite import answers, tasks
+from fcot_lite.prompts import Prompt
+from fcot_lite.records import Problem, Sample, Verdict
+from fcot_lite.store import SampleStore
+from fcot_lite.teacher import Question
+from fcot_lite.verdicts import Judged, judge
+
+PROBLEM = Problem("p/0", "What is 3 + 4?", "7")
+QUESTION = Question(PROBLEM, (1, 2, 3))
+RIGHT = Sample("p/0", 0, "3 + 4 = 7. The answer is 7.", None, "stop", 3, 9, 1)
+WRONG = Sample("p/0", 1, "3 + 4 = 8. The answer is 8.", None, "stop", 3, 9, 2)
+
+
+class Graders:
+    """Counts what is graded, and can be made to grade otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.texts: list[str] = []
+        self._grade = tasks.grade
+        monkeypatch.setattr(tasks, "grade", self)
+
+    def __call__(self, text: str, *rest: object) -> Verdict:
+        self.texts.append(text)
+        return self._grade(text, *rest)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def graded(monkeypatch: pytest.MonkeyPatch) -> Graders:
+    return Graders(monkeypatch)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "samples.sqlite"
+
+
+def judged(path: Path, question: Question = QUESTION, samples: tuple[Sample, ...] = (RIGHT, WRONG)) -> Judged:
+    with SampleStore(path) as store:
+        campaign = store.add_campaign({"weights": "w"})
+        store.put(campaign, [(question.key(s.sample_index).prompt_hash, s) for s in samples], "fake 1.0")
+        return judge(store, campaign, [question], Prompt(), [samples])
+
+
+def test_a_sample_is_graded_once(path: Path, graded: Graders) -> None:
+    first = judged(path)
+    assert [verdict.correct for verdict in first.verdicts[0]] == [True, False]
+    assert (first.new, first.reused, first.regraded, first.changed) == (2, 0, 0, 0)
+    graded.texts.clear()
+    second = judged(path)
+    assert second.verdicts == first.verdicts
+    assert (second.new, second.reused) == (0, 2)
+    assert graded.texts == []
+
+
+def test_only_what_is_new_is_graded(path: Path, graded: Graders) -> None:
+    judged(path, samples=(RIGHT,))
+    assert judged(path).new == 1
+    assert graded.texts == [RIGHT.text, WRONG.text]
+
+
+def test_another_grader_grades_again_and_says_what_changed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged(path)
+    monkeypatch.setattr(answers, "GRADER_VERSION", "999")
+    monkeypatch.setattr(tasks, "grade", lambda *_: Verdict(True, "8", "correct"))
+    again = judged(path)
+    assert (again.new, again.reused, again.regraded, again.changed) == (2, 0, 2, 1)
+    # What an earlier grader said is kept beside it.
+    rows = sqlite3.connect(path).execute("SELECT grader, correct FROM verdict WHERE sample_index = 1 ORDER BY 2")
+    assert [correct for _, correct in rows] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "other", [replace(PROBLEM, target="8"), replace(PROBLEM, answer_kind="text")], ids=["gold answer", "kind"]
+)
+def test_another_gold_answer_or_kind_grades_again(path: Path, graded: Graders, other: Problem) -> None:
+    judged(path)
+    graded.texts.clear()
+    again = judged(path, replace(QUESTION, problem=other))
+    assert (again.new, again.regraded) == (2, 0)
+    assert len(graded.texts) == 2
+
+
+def test_what_was_given_up_is_not_remembered(path: Path) -> None:
+    given_up = replace(RIGHT, finish_reason="abort")
+    assert judged(path, samples=(given_up,)).verdicts[0][0].reason == "unfinished"
+    assert judged(path, samples=(RIGHT,)).verdicts[0][0].correct
+
+
+def test_what_could_not_be_judged_is_asked_again_and_is_no_wrong_answer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    not_judged = Verdict(False, "x", f"{answers.NOT_JUDGED}: math-verify took over 5 s")
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks, "grade", lambda *_: not_judged)
+        assert judged(path).counts()["not_judged"] == 2
+    assert [verdict.correct for verdict in judged(path).verdicts[0]] == [True, False]
+
+
+def test_a_damaged_sample_takes_its_verdict_with_it(path: Path) -> None:
+    judged(path)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE sample SET text = 'The answer is 9.' WHERE sample_index = 0")
+    with SampleStore(path) as store:
+        campaign = store.add_campaign({"weights": "w"})
+        assert len(store.read(campaign)) == 1
+    assert judged(path, samples=(replace(RIGHT, text="The answer is 9."), WRONG)).new == 1
+
+
+def test_math_verify_is_counted(path: Path) -> None:
+    problem = replace(PROBLEM, target=r"\frac{x+1}{2}", answer_kind="math")
+    sample = replace(RIGHT, text=r"The answer is $\boxed{\frac{1}{2}x + 0.5}$.")
+    counted = judged(path, replace(QUESTION, problem=problem), (sample,))
+    assert counted.verdicts[0][0].correct
+    assert counted.counts()["math_verify"] == 1
