@@ -35,8 +35,8 @@ TOKEN = re.compile(
        | (?P<bad>[0-9]{{31,}}+ | [0-9]++(?:\.[0-9]++){{2,}}+ | [0-9]++(?::[0-9]++)++ | [0-9]++[eE][-+]?[0-9]++
                | (?!(?<=[0-9])[xX][0-9])[^\W\d]\w*[\d_]\w* )
        | (?P<mixed>[0-9]{{1,6}}[ ](?:[0-9]{{1,3}}/[0-9]{{1,4}}(?![0-9/.])))
-       | (?P<number>(?P<currency>\\?[$€£¥₹][ ]?)?+
-           (?:[0-9]{{1,3}}(?:{_COMMA}[0-9]{{3}}){{1,9}}(?![0-9])|[0-9]{{1,30}}+)?+(?:(?<=[0-9])|(?=\.[0-9]))
+       | (?P<number>(?P<currency>\\?[$€£¥₹][ ]?)?+ (?=\.?[0-9])
+           (?:[0-9]{{1,3}}(?:{_COMMA}[0-9]{{3}}){{1,9}}(?![0-9])|[0-9]{{1,30}}+)?+
            (?:\.(?P<decimals>[0-9]{{1,30}}+))?+ (?P<percent>[ ]?\\?%(?![ ]?[0-9])|[ ]percent\b)?+ )
        | (?P<half>[½¼¾⅓⅔]) | (?P<square>[²³])
        | (?P<fraction>\\[dtc]?frac(?=[ ]?\{{))
@@ -49,7 +49,7 @@ TOKEN = re.compile(
            | (?:plus|minus|times)\b | (?:multiplied|divided)[ ]by\b | [xX](?=[^\S\n]?[(\\$]{{0,2}}\.?[0-9])
            | \\?%(?=[ ]?[0-9]) | of\b(?:[ ](?:the|his|her|their|its|those|these|all)\b)?(?=[ ][(\\]{{0,2}}[$]?\.?[0-9]))
        | (?P<open>\\?[({{\[]) | (?P<close>\\?[)}}\]])
-       | (?P<word>[^\W\d_]{2,}+(?=/[A-Za-z])/)
+       | (?P<word>[^\W\d_]{{2,}}+(?=/[A-Za-z])/)
        | (?P<plain>[^\W\d_]+(?:['’-][^\W\d_]+)*)
        | (?P<stop>[.,;:!?"“”<>#~|'’‘]) | (?P<symbol>.)""",
     re.VERBOSE,
@@ -71,7 +71,9 @@ _MEASURES = frozenset(
     mph percent inches""".split()
 )
 _FACTORS = frozenset([2, 3, 4, 5, 7, 8, 10, 12, 16, 20, 24, 25, 30, 36, 52, 60, 100, 144, 365, 1000, 3600, 1440, 5280])
-_ROUNDED = re.compile(r"(?i)\b(?:round|approx|nearest|about\b|roughly|whole|remainder|left ?over|floor|ceil|trunc|estimat)|≈")
+_ROUNDED = re.compile(
+    r"(?i)\b(?:round|approx|nearest|about\b|roughly|whole|remainder|left ?over|floor|ceil|trunc|estimat)|≈"
+)
 _REMAINDER = re.compile(r"[^\S\n]{0,2}(?:R[^\S\n]?[0-9]|r\.? ?[0-9]|(?:with )?(?:a )?remainder|mod\b)")
 
 Kind = Literal["number", "operator", "open", "close", "fraction", "word", "bad", "stop", "newline", "relation"]
@@ -115,12 +117,14 @@ class Side:
 
     def __str__(self) -> str:
         """Without spaces and units, numbers in their shortest form: "2*3.5"."""
-        return "".join(_plain(t.value) if t.kind == "number" else "" if t.kind == "fraction" else t.text for t in self.tokens)
+        written = "".join(_number_as_text(token) for token in self.tokens)
+        written = written.replace("}{", ")/(").replace("{", "(").replace("}", ")").replace("[", "(").replace("]", ")")
+        return re.sub(r"\(([0-9.]+)\)/\(([0-9.]+)\)", r"\1/\2", written)
 
 
 @dataclass(frozen=True, slots=True)
 class Equation:
-    """`right` is None where it is no expression that could be read. `stated` where "=" is a word's "is"."""
+    """`about` where the text calls it an approximation."""
 
     left: Side
     right: Side
@@ -301,8 +305,10 @@ def _tokens(text: str) -> list[Token]:
                 token = Token("stop", found, start, end)  # a bullet
             elif found == "**" and not operand:
                 continue
-            elif found == "*" and not (operand and _OPERAND.match(text, end)) and not (
-                spaced and text[start - 1 : start].isspace()
+            elif (
+                found == "*"
+                and not (operand and _OPERAND.match(text, end))
+                and not (spaced and text[start - 1 : start].isspace())
             ):
                 continue  # markdown around words
             elif found in ("x", "X") and not operand:
@@ -458,7 +464,16 @@ def _measure(word: str) -> str:
     return word if word in _MEASURES else word.removesuffix("s")
 
 
-def _plain(number: Fraction) -> str:
+def _number_as_text(token: Token) -> str:
+    if token.kind == "fraction":
+        return ""
+    if token.kind != "number":
+        return token.text.lstrip("\\")
+    return plain(token.value) + "%" * token.percent
+
+
+def plain(number: Fraction) -> str:
+    """As a decimal where it has an end, else as a fraction."""
     if number.denominator == 1:
         return str(number.numerator)
     scaled = number
