@@ -49,6 +49,7 @@ _CONCLUSION = re.compile(r"(?i)(?:^|[\s*(])(?:so|therefore|thus|hence)\b,?")
 _NUMBER = re.compile(
     r"(?<![\w.,])[$€£]?(?P<value>[0-9]{1,3}(?:,[0-9]{3}){1,9}|[0-9]{1,30}+)(?P<rest>\.[0-9]{1,30}+)?(?![\w:/]|[.,][0-9])"
 )
+_GOES_ON = re.compile(r"[^.\n]{0,60}[0-9)] ?(?:[-+*/×÷−]|\\times|\\div) ?[$(]?[0-9]")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\s*]+|\n+")
 _HEADS = re.compile(r"(?i)\bheads\b")
 _TAILS = re.compile(r"(?i)\btails\b|\b(?:not|no longer)\b[^.\n]{0,20}\bheads\b")
@@ -94,56 +95,49 @@ def _contradiction(reason: str, start: int, end: int) -> Finding:
 
 
 def _last_sentence(text: str, end: int) -> tuple[str, int]:
-    """The last one before `end` with a letter or a digit, and where it begins."""
+    """The last whole one before `end` that says more than "So", and where it begins."""
     low = max(0, end - MOST_ENDING)
     begin = low
     best = ("", end)
-    for match in [*_SENTENCE_END.finditer(text, low, end), None]:
-        stop = match.start() if match else end
+    for match in _SENTENCE_END.finditer(text, low, end):
+        stop = match.start()
         sentence = text[begin:stop].strip()
         lead = re.sub(r"(?i)[\s,*#:$\\(\[]|\b(?:so|thus|hence|therefore|then|and|the|my|final|correct)\b", "", sentence)
         if any(character.isalnum() for character in lead):
             best = (sentence, begin + len(text[begin:stop]) - len(text[begin:stop].lstrip()))
-        begin = match.end() if match else end
+        begin = match.end()
     return best
 
 
 def _other_number(text: str, sentence: str, begin: int, end: int, final: Fraction) -> list[Finding]:
+    if _GOES_ON.match(text, end):
+        return []  # "The answer is 67 - 5 = 62": the last step is in the answer
+    before = text[max(0, begin - MOST_ENDING) : begin]
+    results = [equations.value(equation.right) for equation in equations.equations(before)]
+    for earlier in _SENTENCE_END.split(before):
+        if _CONCLUSION.match(earlier):
+            results += _numbers(earlier)
     computed = [(equation, equations.value(equation.right)) for equation in equations.equations(sentence)]
-    results = {final}
-    for equation in equations.equations(text[:begin]):
-        result = equations.value(equation.right)
-        if result is not None:
-            results.add(result)
     if computed:
         equation, last = computed[-1]
         closes = re.fullmatch(r"[\s*$)\]}\\.!]*", sentence[equation.end :]) is not None
-        # Another result that was computed may be what the question asked for.
-        if last is None or not closes or not equation.right.lone or _same(last, final) or final in results - {final}:
+        if last is None or not closes or not equation.right.lone or final in results:
             return []
-        if any(_same(value, final) for _, value in computed if value is not None) or _earlier(text, begin, final):
+        if any(value is not None and _same(value, final) for _, value in computed):
+            return []
+        # The last sum may be left unsaid: "… = 24. … = 40. The answer is 64".
+        if any(result is not None and final in (last + result, last - result, result - last) for result in results):
             return []
         stated = _quoted(sentence[equation.start : equation.end])
         return [_contradiction(f"it ends in {stated}, the answer says {equations.plain(final)}", begin, end)]
-    numbers = [
-        Fraction(match["value"].replace(",", "") + (match["rest"] or "")) for match in _NUMBER.finditer(sentence)
-    ]
+    numbers = _numbers(sentence)
     if not _CONCLUSION.match(sentence) or len(numbers) != 1 or _same(numbers[0], final):
         return []
     return [_contradiction(f"{_quoted(sentence)}, the answer says {equations.plain(final)}", begin, end)]
 
 
-def _earlier(text: str, end: int, final: Fraction) -> bool:
-    """Whether a sentence before drew that conclusion: "So x is 5. Check: 5 + 3 = 8. The answer is 5"."""
-    return any(
-        equations.value(equation.right) == final
-        for equation in equations.equations(text[max(0, end - MOST_ENDING) : end])
-    ) or any(
-        Fraction(match["value"].replace(",", "") + (match["rest"] or "")) == final
-        for sentence in re.split(_SENTENCE_END, text[max(0, end - MOST_ENDING) : end])
-        if _CONCLUSION.match(sentence)
-        for match in _NUMBER.finditer(sentence)
-    )
+def _numbers(text: str) -> list[Fraction]:
+    return [Fraction(match["value"].replace(",", "") + (match["rest"] or "")) for match in _NUMBER.finditer(text)]
 
 
 def _same(value: Fraction, final: Fraction) -> bool:
@@ -189,7 +183,7 @@ def _other_choice(sentence: str, begin: int, end: int, extracted: str, problem: 
 # Measured on the starters: a rationale says short things twice, "Each box has 5 pens", but no long sentence three times.
 LONG_SENTENCE, MOST_SAID = 5, 2  # words; times
 LONG_TEMPLATE, MOST_TEMPLATE = 9, 3  # words that are no numbers; times, with other numbers
-LONG_PHRASE = 12  # words
+LONG_PHRASE, MOST_PHRASE = 12, 3  # words; times
 LONGEST_PERIOD, MOST_ROUNDS, SHORTEST_LOOP = 10, 3, 9  # words; times; words in all
 MOST_LINES, DUPLICATE_LINES = 6, 0.5
 
@@ -197,12 +191,12 @@ _WORD = re.compile(r"[^\W\d_]++|[0-9]++(?:[.,][0-9]++)*|[^\w\s]")
 
 
 def repetition(text: str) -> list[Finding]:
-    """Loops: a sentence said three times or more, also with other numbers in it; a long phrase said three times; words
+    """Loops: a sentence said three times or more, also with other numbers in it; a long phrase said four times; words
     that go round ("the number of the number of the number of"); or half of the lines said before."""
     findings: list[Finding] = []
     sentences: Counter[str] = Counter()
     templates: Counter[str] = Counter()
-    for match in re.finditer(r"[^.!?\n]+", text):
+    for match in re.finditer(r"(?:[^.!?\n]|[.!?](?=\S))+", text):
         words = match.group().casefold().split()
         said = " ".join(words)
         sentences[said] += 1
@@ -227,7 +221,7 @@ def _repetition(reason: str, start: int, end: int) -> Finding:
 
 
 def _rounds(text: str) -> list[Finding]:
-    """Phrases of LONG_PHRASE words that come three times, and the first place where words go round."""
+    """A phrase of LONG_PHRASE words that comes too often, and the first place where words go round."""
     spans = [(match.group().casefold(), match.start(), match.end()) for match in _WORD.finditer(text)]
     words = [word for word, _, _ in spans]
     findings = []
@@ -237,7 +231,7 @@ def _rounds(text: str) -> list[Finding]:
         times, ended = phrases.get(phrase, (0, 0))
         if at >= ended:
             phrases[phrase] = (times + 1, at + LONG_PHRASE)
-            if times + 1 == MOST_SAID + 1 and sum(word.isalpha() for word in phrase) >= LONG_PHRASE - 2:
+            if times == MOST_PHRASE and sum(word.isalpha() for word in phrase) >= LONG_PHRASE - 2:
                 start, end = spans[at][1], spans[at + LONG_PHRASE - 1][2]
                 findings.append(_repetition(f"{_quoted(text[start:end])} is said again and again", start, end))
                 break
@@ -246,7 +240,7 @@ def _rounds(text: str) -> list[Finding]:
         run = 0
         for at in range(period, len(words)):
             run = run + 1 if words[at] == words[at - period] else 0
-            if run == needed and any(word.isalnum() for word in words[at - period : at]):
+            if run == needed and any(word.isalpha() for word in words[at - period : at]):
                 start, end = spans[at - needed - period + 1][1], spans[at][2]
                 findings.append(_repetition(f"{_quoted(text[start:end])} goes round", start, end))
                 return findings
@@ -269,15 +263,18 @@ _CODE = re.compile(
 )
 MOST_FOREIGN = 0.1  # of the letters; Greek letters and a quoted name are fewer
 _LETTER_RUNS = re.compile(r"[^\W\d_]+")
-_FUNCTION_WORDS = {
-    "English": "the of and to is in that it for we are was with as this have be so on by from has at".split(),
-    "Spanish": "el la los las de que y es en un una por con para se del como más pero su son cada".split(),
-    "French": "le la les de des et est en un une que pour dans qui avec sur pas du au chaque donc".split(),
-    "German": "der die das und ist in den von zu mit ein eine für auf nicht des dem es wir also jede".split(),
-    "Portuguese": "o a os as de que e é em um uma por com para se do da como mais mas cada".split(),
-    "Italian": "il la i le di che e è in un una per con si del della come più ma ogni sono".split(),
+_FUNCTION_WORDS = """
+English: the of and to is in that it for we are was with as this have be so on by from has at
+Spanish: el la los las de que y es en un una por con para se del como más pero su son cada
+French: le la les de des et est en un une que pour dans qui avec sur pas du au chaque donc
+German: der die das und ist in den von zu mit ein eine für auf nicht des dem es wir also jede
+Portuguese: o a os as de que e é em um uma por com para se do da como mais mas cada
+Italian: il la i le di che e è in un una per con si del della come più ma ogni sono
+"""
+_LANGUAGES = {
+    name: frozenset(words.split())
+    for name, _, words in (line.partition(": ") for line in _FUNCTION_WORDS.strip().splitlines())
 }
-_LANGUAGES = {language: frozenset(words) for language, words in _FUNCTION_WORDS.items()}
 FEWEST_WORDS = 12  # below that function words say nothing
 
 
