@@ -62,7 +62,8 @@ _TIMES = (7, 12, 24, 60, 100, 1000)  # between units: days and weeks, inches and
 def contradiction(text: str, problem: Problem) -> list[Finding]:
     """Where the rationale concludes something else than its final answer: the sentence before the answer ends in
     another computed result ("4 + 8 = 12 songs. The answer is 2"), a "so", "therefore" names another number, option or
-    side of the coin; or the text states two final answers.
+    side of the coin; or the text states two final answers. `text` is one that
+    finished: an answer that was cut off, 23 of 230, is another one.
 
     Raises DataError where the gold answer of `problem` is not of its kind.
     """
@@ -71,7 +72,8 @@ def contradiction(text: str, problem: Problem) -> list[Finding]:
     start = answers.answer_start(text, problem)
     if start is None:
         return []
-    verdict = answers.grade(text, problem)
+    # A box around a result on the way is no second answer.
+    verdict = answers.grade(text.replace("\\boxed", "", text.count("\\boxed") - 1), problem)
     if verdict.reason == "conflicting answers":
         return [_contradiction("it states two final answers", start, len(text))]
     sentence, begin = _last_sentence(text, start)
@@ -95,7 +97,7 @@ def _contradiction(reason: str, start: int, end: int) -> Finding:
 
 
 def _last_sentence(text: str, end: int) -> tuple[str, int]:
-    """The last whole one before `end` that says more than "So", and where it begins."""
+    """The last whole one before `end` that says more than "So" and states no answer, and where it begins."""
     low = max(0, end - MOST_ENDING)
     begin = low
     best = ("", end)
@@ -103,7 +105,7 @@ def _last_sentence(text: str, end: int) -> tuple[str, int]:
         stop = match.start()
         sentence = text[begin:stop].strip()
         lead = re.sub(r"(?i)[\s,*#:$\\(\[]|\b(?:so|thus|hence|therefore|then|and|the|my|final|correct)\b", "", sentence)
-        if any(character.isalnum() for character in lead):
+        if any(character.isalnum() for character in lead) and not answers.STATED.search(sentence):
             best = (sentence, begin + len(text[begin:stop]) - len(text[begin:stop].lstrip()))
         begin = match.end()
     return best
@@ -185,6 +187,8 @@ LONG_SENTENCE, MOST_SAID = 5, 2  # words; times
 LONG_TEMPLATE, MOST_TEMPLATE = 9, 3  # words that are no numbers; times, with other numbers
 LONG_PHRASE, MOST_PHRASE = 12, 3  # words; times
 LONGEST_PERIOD, MOST_ROUNDS, SHORTEST_LOOP = 10, 3, 9  # words; times; words in all
+MOST_TEMPLATE_ROUNDS = 8  # with other numbers: "2 apples + 3 apples + 4 apples" is a sum
+LONGEST_SUM = 40  # words that are no letters
 MOST_LINES, DUPLICATE_LINES = 6, 0.5
 
 _WORD = re.compile(r"[^\W\d_]++|[0-9]++(?:[.,][0-9]++)*|[^\w\s]")
@@ -235,15 +239,23 @@ def _rounds(text: str) -> list[Finding]:
                 start, end = spans[at][1], spans[at + LONG_PHRASE - 1][2]
                 findings.append(_repetition(f"{_quoted(text[start:end])} is said again and again", start, end))
                 break
-    for period in range(1, LONGEST_PERIOD + 1):
-        needed = max(MOST_ROUNDS * period, SHORTEST_LOOP) - period
-        run = 0
-        for at in range(period, len(words)):
-            run = run + 1 if words[at] == words[at - period] else 0
-            if run == needed and any(word.isalpha() for word in words[at - period : at]):
-                start, end = spans[at - needed - period + 1][1], spans[at][2]
-                findings.append(_repetition(f"{_quoted(text[start:end])} goes round", start, end))
-                return findings
+    numberless = ["0" if word[0].isdigit() else word for word in words]
+    for said, rounds in ((words, MOST_ROUNDS), (numberless, MOST_TEMPLATE_ROUNDS)):
+        for period in range(1, LONGEST_PERIOD + 1):
+            needed = max(rounds * period, SHORTEST_LOOP) - period
+            run = 0
+            for at in range(period, len(said)):
+                run = run + 1 if said[at] == said[at - period] else 0
+                if run < needed or (run != needed and run != LONGEST_SUM):
+                    continue
+                # A sum of equal terms goes round too, for a while.
+                round_ = said[at - period : at]
+                if any(map(str.isalpha, round_)) or (
+                    said is words and run == LONGEST_SUM and any(map(str.isalnum, round_))
+                ):
+                    start, end = spans[at - run - period + 1][1], spans[at][2]
+                    findings.append(_repetition(f"{_quoted(text[start:end])} goes round", start, end))
+                    return findings
     return findings
 
 
