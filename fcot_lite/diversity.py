@@ -8,7 +8,7 @@ arXiv:1802.01886).
 import math
 import re
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,12 +52,10 @@ def skeleton(text: str) -> tuple[str, ...]:
 def final_form(text: str) -> str:
     """How the text states its answer the last time, from the statement to the end of its line, in small letters and
     with 0 for digits: "the answer is 0 apples."; empty where it states none."""
-    last = None
-    for last in answers.STATED.finditer(text):
-        pass
-    if last is None:
+    stated = deque(answers.STATED.finditer(text), maxlen=1)
+    if not stated:
         return ""
-    line = text[last.start() :].lstrip().partition("\n")[0]
+    line = text[stated[0].start() :].lstrip().partition("\n")[0]
     return re.sub(r"[0-9]+", "0", " ".join(line.casefold().split()))
 
 

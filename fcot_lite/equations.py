@@ -1,4 +1,4 @@
-r"""Equations in free text, recomputed exactly: "3 apples + 4 apples = 7 apples", "\(\frac{24}{3} = 8\)", "20% of 50 is 10".
+r"""Equations in free text, recomputed exactly: "3 apples + 4 = 7 apples", "\(\frac{24}{3} = 8\)", "20% of 50 is 10".
 
 A text is cut into tokens once; around each "=", "≈" or "is" at most MOST_TOKENS of them are read to the left and to the
 right, so time grows linearly. Nothing is evaluated but sums of this grammar, in fractions of bounded size.
@@ -41,13 +41,17 @@ TOKEN = re.compile(
        | (?P<half>[½¼¾⅓⅔]) | (?P<square>[²³])
        | (?P<fraction>\\[dtc]?frac(?=[ ]?\{{))
        | (?P<relation>=(?![=>]) | ≈ | ≅ | ≃ | \\approx(?![A-Za-z]) | \\simeq(?![A-Za-z])
-           | (?:which[ ]|that[ ])?(?:is|are|equals?|gives|makes|yields)\b(?:[ ](?:equal[ ])?to\b|[ ](?:us|you|her|him|me)\b)?
-             (?=[^\S\n]*(?:(?:about|approximately|roughly|around|only|exactly|still|a[ ]total[ ]of)[ ])?[\\(]{{0,2}}[-−$£€]?[$]?\.?[0-9]))
-       | (?P<apart>[=!<>+*/:-]=+>? | -+> | =>| → | << | >> | \\(?:rightarrow|Rightarrow|implies|to|neq?|leq?|geq?)(?![A-Za-z]))
+           | (?:which[ ]|that[ ])?(?:is|are|equals?|gives|makes|yields)\b
+             (?:[ ](?:equal[ ])?to\b|[ ](?:us|you|her|him|me)\b)?
+             (?=[^\S\n]*(?:(?:about|approximately|roughly|around|only|exactly|still|a[ ]total[ ]of)[ ])?
+                [\\(]{{0,2}}[-−$£€]?[$]?\.?[0-9]))
+       | (?P<apart>[=!<>+*/:-]={{1,3}}>? | -{{1,9}}> | =>| → | << | >>
+           | \\(?:rightarrow|Rightarrow|implies|to|neq?|leq?|geq?)(?![A-Za-z]))
        | (?P<power>\*\*(?=[ ]?[0-9(]) | \^)
        | (?P<operator>[-−–—+*×·⋅•∙÷/∗] | \\(?:times|div|cdot|ast)(?![A-Za-z])
            | (?:plus|minus|times)\b | (?:multiplied|divided)[ ]by\b | [xX](?=[^\S\n]?[(\\$]{{0,2}}\.?[0-9])
-           | \\?%(?=[ ]?[0-9]) | of\b(?:[ ](?:the|his|her|their|its|those|these|all)\b)?(?=[ ][(\\]{{0,2}}[$]?\.?[0-9]))
+           | \\?%(?=[ ]?[0-9])
+           | of\b(?:[ ](?:the|his|her|their|its|those|these|all)\b)?(?=[ ][(\\]{{0,2}}[$]?\.?[0-9]))
        | (?P<open>\\?[({{\[]) | (?P<close>\\?[)}}\]])
        | (?P<word>[^\W\d_]{{2,}}+(?=/[A-Za-z])/)
        | (?P<plain>[^\W\d_]+(?:['’-][^\W\d_]+)*)
@@ -61,15 +65,18 @@ _HALVES = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4), "�
 _UNIT_LETTERS = frozenset("mglshLaI")  # other single letters are variables
 _ABOUT = frozenset(["about", "approximately", "roughly", "around", "approx", "nearly", "almost"])
 _FILLER = frozenset(["only", "exactly", "still", "a", "an", "total", "of", "the", "just"]) | _ABOUT
-_SCALES = frozenset("dozen dozens hundred hundreds thousand thousands million millions billion k K M".split())
-_COMPARES = frozenset("more less fewer greater times than of times short percent times' out".split())
-# What may stand before a number that "= 4 * 5" follows; any other word makes it a name: "Day 3 = 5 + 4".
-_CONCLUDES = frozenset("so thus then hence therefore that is get gives have total and".split())
-_MEASURES = frozenset(
-    """second minute hour day week month year inch foot feet yard mile meter metre kilometer centimeter cm mm km m kg g
-    gram kilogram ounce pound ton cup pint quart gallon liter litre ml cent penny pennies nickel dime quarter dollar
-    mph percent inches""".split()
+_SCALES = frozenset(
+    ["dozen", "dozens", "hundred", "hundreds", "thousand", "thousands", "million", "millions", "billion", "k", "K", "M"]
 )
+_COMPARES = frozenset(["more", "less", "fewer", "greater", "times", "than", "of", "short", "percent", "out"])
+# What may stand before a number that "= 4 * 5" follows; any other word makes it a name: "Day 3 = 5 + 4".
+_CONCLUDES = frozenset(
+    ["so", "thus", "then", "hence", "therefore", "that", "is", "get", "gives", "have", "total", "and"]
+)
+_UNITS = """second minute hour day week month year inch inches foot feet yard mile meter metre kilometer centimeter cm mm
+km m kg g gram kilogram ounce pound ton cup pint quart gallon liter litre ml cent penny pennies nickel dime quarter dollar
+mph percent"""
+_MEASURES = frozenset(_UNITS.split())
 _FACTORS = frozenset([2, 3, 4, 5, 7, 8, 10, 12, 16, 20, 24, 25, 30, 36, 52, 60, 100, 144, 365, 1000, 3600, 1440, 5280])
 _ROUNDED = re.compile(
     r"(?i)\b(?:round|approx|nearest|about\b|roughly|whole|remainder|left ?over|floor|ceil|trunc|estimat)|≈"
@@ -108,7 +115,7 @@ class Side:
     @property
     def lone(self) -> bool:
         return len([token for token in self.tokens if token.kind == "number"]) == 1 and not any(
-            token.kind == "operator" and token.text != "-" or token.kind == "fraction" for token in self.tokens
+            token.kind == "fraction" or (token.kind == "operator" and token.text != "-") for token in self.tokens
         )
 
     @property
@@ -444,9 +451,8 @@ def _side(tokens: list[Token], before: Token | None) -> Side | None:
             measures.update(_measure(word) for word in re.findall(r"[A-Za-z]+", token.text))
             continue
         words = 0
-        if token.kind == "number":
-            if token.text[0] in "$€£\\":
-                measures.add("dollar")
+        if token.kind == "number" and token.text[0] in "$€£\\":
+            measures.add("dollar")
         kept.append(token)
     if not kept or (kept[0].kind == "operator" and kept[0].text != "-"):
         return None

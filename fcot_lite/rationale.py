@@ -1,4 +1,4 @@
-"""Checks of a rationale's text: false arithmetic, a conclusion that is not the answer, loops, code or a foreign language.
+"""Checks of a rationale: false arithmetic, a conclusion that is not the answer, loops, code or a foreign language.
 
 Each check gives its findings in the order of the text; none means that nothing was found, not that the text is right.
 No text makes a check raise, nothing is evaluated, and time grows linearly with the text. Precision came first: what
@@ -143,7 +143,9 @@ def _numbers(text: str) -> list[Fraction]:
 
 
 def _same(value: Fraction, final: Fraction) -> bool:
-    """Up to its sign, rounding to a whole number, and units."""
+    """Up to its sign, rounding to a whole number, and units; a debt may be called nothing."""
+    if value < 0 and final == 0:
+        return True
     value, final = abs(value), abs(final)
     if value == final or (abs(value - final) < 1 and (value.denominator != 1 or final.denominator != 1)):
         return True
@@ -186,7 +188,7 @@ def _other_choice(sentence: str, begin: int, end: int, extracted: str, problem: 
 LONG_SENTENCE, MOST_SAID = 5, 2  # words; times
 LONG_TEMPLATE, MOST_TEMPLATE = 9, 3  # words that are no numbers; times, with other numbers
 LONG_PHRASE, MOST_PHRASE = 12, 3  # words; times
-LONGEST_PERIOD, MOST_ROUNDS, SHORTEST_LOOP = 10, 3, 9  # words; times; words in all
+LONGEST_PERIOD, MOST_ROUNDS, SHORTEST_LOOP = 16, 3, 9  # words; times; words in all
 MOST_TEMPLATE_ROUNDS = 8  # with other numbers: "2 apples + 3 apples + 4 apples" is a sum
 LONGEST_SUM = 40  # words that are no letters
 MOST_LINES, DUPLICATE_LINES = 6, 0.5
@@ -267,8 +269,10 @@ _CODE = re.compile(
         | import[ ][\w.]{1,60}(?:[ ]as[ ]\w{1,20})?;?[^\S\n]*$ | from[ ][\w.]{1,60}[ ]import[ ] | print\( | console\.log\(
         | return[ ][\w.\[(]{1,60}(?:[ ]?[-+*/].{1,80})?;?[^\S\n]*$
         | (?:for|while|if|elif)[ ].{1,100}(?:[ ]in[ ].{1,60}|[<>=!]=?.{1,60}):[^\S\n]*$
-        | \#include[ ]?[<"] | (?:public|private|static)[ ]\w+[ ]\w+.{0,80}\{ | (?:int|float|double|let|const|var)[ ]\w{1,40}[ ]?=[ ]?.{1,80};
-        | [a-z]\w{0,40}_\w{1,40}[ ]?[-+*/]?=[ ]?[^=\s].{0,120}$ | \w{1,40}[ ]?=[ ]?(?:int|float|input|len|sum|range|round|max|min|lambda)\(?
+        | \#include[ ]?[<"] | (?:public|private|static)[ ]\w+[ ]\w+.{0,80}\{
+        | (?:int|float|double|let|const|var)[ ]\w{1,40}[ ]?=[ ]?.{1,80};
+        | [a-z]\w{0,40}_\w{1,40}[ ]?[-+*/]?=[ ]?[^=\s].{0,120}$
+        | \w{1,40}[ ]?=[ ]?(?:int|float|input|len|sum|range|round|max|min|lambda)\(?
         | assert[ ].{1,80}==
       ) | ^[^\S\n]{0,20}```(?:python|py|javascript|js|java|c|cpp|c\+\+|bash|sh|sql|ruby|go|rust)[^\S\n]*$""",
     re.VERBOSE | re.MULTILINE,
