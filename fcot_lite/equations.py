@@ -73,14 +73,13 @@ _COMPARES = frozenset(["more", "less", "fewer", "greater", "times", "than", "of"
 _CONCLUDES = frozenset(
     ["so", "thus", "then", "hence", "therefore", "that", "is", "get", "gives", "have", "total", "and"]
 )
-_UNITS = """second minute hour day week month year inch inches foot feet yard mile meter metre kilometer centimeter cm mm
-km m kg g gram kilogram ounce pound ton cup pint quart gallon liter litre ml cent penny pennies nickel dime quarter dollar
-mph percent"""
+_UNITS = """second minute hour day week month year inch inches foot feet yard mile meter metre kilometer centimeter
+cm mm km m kg g gram kilogram ounce pound ton cup pint quart gallon liter litre ml cent penny pennies nickel dime quarter
+dollar mph percent"""
 _MEASURES = frozenset(_UNITS.split())
 _FACTORS = frozenset([2, 3, 4, 5, 7, 8, 10, 12, 16, 20, 24, 25, 30, 36, 52, 60, 100, 144, 365, 1000, 3600, 1440, 5280])
-_ROUNDED = re.compile(
-    r"(?i)\b(?:round|approx|nearest|about\b|roughly|whole|remainder|left ?over|floor|ceil|trunc|estimat)|≈"
-)
+_ROUNDED = re.compile(r"(?i)\b(?:round|nearest|whole|remainder|left ?over|floor|ceil|trunc|estimat)")
+_APPROXIMATELY = re.compile(r"(?i)\b(?:approx|about\b|roughly)|≈")
 _REMAINDER = re.compile(r"[^\S\n]{0,2}(?:R[^\S\n]?[0-9]|r\.? ?[0-9]|(?:with )?(?:a )?remainder|mod\b)")
 
 Kind = Literal["number", "operator", "open", "close", "fraction", "word", "bad", "stop", "newline", "relation"]
@@ -195,10 +194,11 @@ def _holds(equation: Equation, text: str, exact: dict[Fraction, Fraction]) -> Fr
     stated = value(shown)
     around = text[max(0, equation.start - 60) : equation.end + 60]
     loose = _ROUNDED.search(around) is not None or _REMAINDER.match(text, equation.end) is not None
+    about = equation.about or _APPROXIMATELY.search(around) is not None
     for result, target, shift in _readings(computed, shown, exact):
         if result == target:
             return None
-        if shown.lone and _rounds(result, target, shown, shift, equation.about, loose):
+        if shown.lone and _rounds(result, target, shown, shift, about, loose):
             exact[target] = result
             return None
     # The running total: "3 + 4 = 7 + 5 = 12", and in a chain "= 8 = 8 * 12".

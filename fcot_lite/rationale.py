@@ -56,6 +56,9 @@ _TAILS = re.compile(r"(?i)\btails\b|\b(?:not|no longer)\b[^.\n]{0,20}\bheads\b")
 _OPEN = re.compile(r"(?i)\b(?:if|whether|either|or|would|start(?:s|ed)?|initially|originally|first|was|maybe)\b|\?")
 _YES_NO = re.compile(r"(?i)(?:so|therefore|thus|hence),?\s+(yes|no)\b")
 _LETTERS = re.compile(r"\(([A-Z])\)")
+_MEASURE = re.compile(
+    r"(?i)\b(?:second|minute|hour|day|week|month|year|inch|feet|foot|meter|metre|gram|cent|dollar|percent)|[%¢$]|\b[ck]?m\b"
+)
 _TIMES = (7, 12, 24, 60, 100, 1000)  # between units: days and weeks, inches and feet, cents and dollars
 
 
@@ -125,7 +128,7 @@ def _other_number(text: str, sentence: str, begin: int, end: int, final: Fractio
         closes = re.fullmatch(r"[\s*$)\]}\\.!]*", sentence[equation.end :]) is not None
         if last is None or not closes or not equation.right.lone or final in results:
             return []
-        if any(value is not None and _same(value, final) for _, value in computed):
+        if any(value is not None and _same(value, final, sentence) for _, value in computed):
             return []
         # The last sum may be left unsaid: "… = 24. … = 40. The answer is 64".
         if any(result is not None and final in (last + result, last - result, result - last) for result in results):
@@ -133,7 +136,7 @@ def _other_number(text: str, sentence: str, begin: int, end: int, final: Fractio
         stated = _quoted(sentence[equation.start : equation.end])
         return [_contradiction(f"it ends in {stated}, the answer says {equations.plain(final)}", begin, end)]
     numbers = _numbers(sentence)
-    if not _CONCLUSION.match(sentence) or len(numbers) != 1 or _same(numbers[0], final):
+    if not _CONCLUSION.match(sentence) or len(numbers) != 1 or _same(numbers[0], final, sentence):
         return []
     return [_contradiction(f"{_quoted(sentence)}, the answer says {equations.plain(final)}", begin, end)]
 
@@ -142,14 +145,15 @@ def _numbers(text: str) -> list[Fraction]:
     return [Fraction(match["value"].replace(",", "") + (match["rest"] or "")) for match in _NUMBER.finditer(text)]
 
 
-def _same(value: Fraction, final: Fraction) -> bool:
+def _same(value: Fraction, final: Fraction, sentence: str) -> bool:
     """Up to its sign, rounding to a whole number, and units; a debt may be called nothing."""
     if value < 0 and final == 0:
         return True
     value, final = abs(value), abs(final)
     if value == final or (abs(value - final) < 1 and (value.denominator != 1 or final.denominator != 1)):
         return True
-    return any(value * times == final or final * times == value for times in _TIMES)
+    times = _TIMES if _MEASURE.search(sentence) else ()
+    return any(value * factor == final or final * factor == value for factor in times)
 
 
 def _yes_no(sentence: str, question: str) -> str | None:
@@ -165,8 +169,9 @@ def _yes_no(sentence: str, question: str) -> str | None:
 def _other_choice(sentence: str, begin: int, end: int, extracted: str, problem: Problem) -> list[Finding]:
     choices = [str(choice) for choice in problem.metadata.get("choices", ())]
     options = {chr(ord("A") + place): choice.strip().casefold() for place, choice in enumerate(choices[:26])}
+    written = extracted.casefold().strip(' .*"')
     letter = re.match(r"\W*([A-Za-z])\b(?!['’])", extracted)
-    chosen = letter[1].upper() if letter else next((o for o, t in options.items() if t == extracted.casefold()), None)
+    chosen = letter[1].upper() if letter else next((o for o, t in options.items() if t == written), None)
     if (
         chosen not in options
         or not _CONCLUSION.match(sentence)
@@ -184,7 +189,7 @@ def _other_choice(sentence: str, begin: int, end: int, extracted: str, problem: 
 
 # --- repetition ------------------------------------------------------------------------------------------------------
 
-# Measured on the starters: a rationale says short things twice, "Each box has 5 pens", but no long sentence three times.
+# Set on samples of the starters other than the labelled ones: a sound rationale says no long sentence three times.
 LONG_SENTENCE, MOST_SAID = 5, 2  # words; times
 LONG_TEMPLATE, MOST_TEMPLATE = 9, 3  # words that are no numbers; times, with other numbers
 LONG_PHRASE, MOST_PHRASE = 12, 3  # words; times
@@ -266,7 +271,8 @@ def _rounds(text: str) -> list[Finding]:
 _CODE = re.compile(
     r"""^[^\S\n]{0,20}(?:>>>[ ])?(?:
           def[ ]\w{1,60}\(.{0,200}\)(?:[ ]?->.{1,40})?:[^\S\n]*$ | class[ ]\w{1,60}(?:\(.{0,60}\))?:[^\S\n]*$
-        | import[ ][\w.]{1,60}(?:[ ]as[ ]\w{1,20})?;?[^\S\n]*$ | from[ ][\w.]{1,60}[ ]import[ ] | print\( | console\.log\(
+        | import[ ][\w.]{1,60}(?:[ ]as[ ]\w{1,20})?;?[^\S\n]*$ | from[ ][\w.]{1,60}[ ]import[ ]
+        | print\( | console\.log\(
         | return[ ][\w.\[(]{1,60}(?:[ ]?[-+*/].{1,80})?;?[^\S\n]*$
         | (?:for|while|if|elif)[ ].{1,100}(?:[ ]in[ ].{1,60}|[<>=!]=?.{1,60}):[^\S\n]*$
         | \#include[ ]?[<"] | (?:public|private|static)[ ]\w+[ ]\w+.{0,80}\{
