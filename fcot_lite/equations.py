@@ -73,9 +73,11 @@ _COMPARES = frozenset(["more", "less", "fewer", "greater", "times", "than", "of"
 _CONCLUDES = frozenset(
     ["so", "thus", "then", "hence", "therefore", "that", "is", "get", "gives", "have", "total", "and"]
 )
-_UNITS = """second minute hour day week month year inch inches foot feet yard mile meter metre kilometer centimeter
-cm mm km m kg g gram kilogram ounce pound ton cup pint quart gallon liter litre ml cent penny pennies nickel dime quarter
-dollar mph percent"""
+_UNITS = """
+second minute hour day week month year inch inches foot feet yard mile meter metre kilometer centimeter cm mm km m
+kg g gram kilogram ounce pound ton cup pint quart gallon liter litre ml cent penny pennies nickel dime quarter
+dollar mph percent
+"""
 _MEASURES = frozenset(_UNITS.split())
 _FACTORS = frozenset([2, 3, 4, 5, 7, 8, 10, 12, 16, 20, 24, 25, 30, 36, 52, 60, 100, 144, 365, 1000, 3600, 1440, 5280])
 _ROUNDED = re.compile(r"(?i)\b(?:round|nearest|whole|remainder|left ?over|floor|ceil|trunc|estimat)")

@@ -372,8 +372,8 @@ def test_prose_and_formulas_are_no_code(text: str) -> None:
 
 
 HOSTILE = (
-    "= (){}[]/*+-^%$\\frac{\\text 0 1 9 . , ½ ² \0 \ud800 \u2028 apples is plus The answer is \\boxed{ heads def x_y "
-    "10**10**10 1e999999999 5! ≈ about\n\n ```python \\\\ << >>"
+    "= (){}[]/*+-^%$\\frac{\\text 0 1 9 . , ½ ² \0 \ud800 \u2028 apples is plus The answer is \\boxed{ "
+    "heads def x_y 10**10**10 1e999999999 5! ≈ about\n\n ```python \\\\ << >>"
 )
 PARTS = HOSTILE.split(" ")
 
@@ -432,7 +432,7 @@ LABELS = [json.loads(line) for line in (REPOSITORY / "tests/data/rationale_label
 # How many texts were drawn from: those the check flags, and of the others those where a fault is likely and the rest.
 POPULATIONS = {
     "arithmetic": (939, 315, 2016),
-    "contradiction": (23, 339, 2395),
+    "contradiction": (24, 338, 2395),
     "repetition": (58, 62, 852),
     "language": (45, 58, 1890),
 }
