@@ -345,7 +345,7 @@ def test_no_loop(text: str) -> None:
         "She has 3 apples. 所以答案是七个苹果，谢谢大家。",
         "Сначала сложим яблоки. Ответ 7.",
         "Primero, la niña tiene 3 manzanas y su hermano tiene 4, por lo que en total hay 7 manzanas en la mesa.",
-        "Zuerst hat das Kind 3 Äpfel und der Bruder hat 4, also sind es in der Schale 7 und nicht 8 Äpfel für die beiden.",
+        "Zuerst hat das Kind 3 Äpfel und der Bruder hat 4, also sind es in der Schale 7 und nicht 8 Äpfel.",
     ],
 )
 def test_code_or_a_foreign_language_is_found(text: str) -> None:
