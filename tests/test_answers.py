@@ -219,9 +219,10 @@ def grows_linearly(start: str, unit: str, problem: Problem) -> None:
 NUMBER_UNITS = [
     "a", "answer", "The answer is 5. ", "answer:1", "answer" + " " * 9, "#", "#### 1\n", "1", "\\", "\\boxed{", "\n",
     "\\boxed{\\frac{1}{2}}", "answer: " + "so " * 20, "answer: 5 ab ab ab ", "answer: 5 ))))))))",
-    "answer: " + "a" * 19 + "=", "answer:" + "9" * 1000, "1+", "1/", "1 ab ab ab +", "1,234", "so ", "* ", "$", "(", "{",
-    "\\frac{", "½", "1 1/2 ", "²", "1\u202f234", "\0", "\ud800", "\u2028", "<answer>", "</", "\\text{a", "1e9", "1,00",
-    "10**", "answer: $", "\\(", "answer: 5. Wa", ".", "-", "\\boxed{" + "{" * 900, "\\left(", "\\boxed{" + "5{,}" * 200,
+    "answer: " + "a" * 19 + "=", "answer:" + "9" * 1000, "1+", "1/", "1 ab ab ab +", "1,234", "so ", "* ", "$", "(",
+    "{", "\\frac{", "½", "1 1/2 ", "²", "1\u202f234", "\0", "\ud800", "\u2028", "<answer>", "</", "\\text{a", "1e9",
+    "1,00", "10**", "answer: $", "\\(", "answer: 5. Wa", ".", "-", "\\boxed{" + "{" * 900, "\\left(",
+    "\\boxed{" + "5{,}" * 200,
     "answer: 1 x ", "answer: 1 or ", "answer: x = ", "(A)", "x^{",
 ]  # fmt: skip
 
@@ -235,7 +236,8 @@ def test_long_texts_of_numbers_take_linear_time(kind: AnswerKind, unit: str, sta
 
 @pytest.mark.parametrize(
     "text",
-    ["The answer is " + "7" * 100_000, "The answer is " + "(" * 100_000 + "5", "\\boxed{" + "{" * 100_000 + "}" * 100_001,
+    ["The answer is " + "7" * 100_000, "The answer is " + "(" * 100_000 + "5",
+     "\\boxed{" + "{" * 100_000 + "}" * 100_001,
      "The answer is " + "7" * 5_000, "The answer is 1e999999999", "The answer is 10**10**10",
      "The answer is 9^9^9^9", "The answer is 1.5 × 10^999999999", "\\boxed{\\frac{1}{1e999999999}}"],
 )  # fmt: skip
@@ -636,7 +638,7 @@ def test_the_papers_modes_ask_the_table_of_the_papers_rules(
 
 @pytest.mark.parametrize("template", [None, "lenient"])
 def test_the_papers_modes_need_a_template_and_a_task_of_the_paper(template: str | None) -> None:
-    with pytest.raises(DataError, match="template|zs_cot"):
+    with pytest.raises(DataError, match=r"template|zs_cot"):
         grade(" 18.", Problem("gsm8k/test/0", "q", "18"), "paper", template)
     with pytest.raises(DataError, match="chain_arithmetic"):
         grade(" 18.", Problem("chain_arithmetic/test/0", "q", "18"), "paper", "zs_cot")
@@ -665,7 +667,8 @@ def test_the_verifier_is_asked_only_where_spelling_does_not_decide() -> None:
 
 # Every way of writing a whole number that strict accepts.
 WAYS = [
-    "{0}", "{0:,}", "${0:,}", "{0}.0", "{0}.", "**{0}**", "\\({0}\\)", "$\\boxed{{{0}}}$", "{0}%", "{0}\\%", "{0} apples",
+    "{0}", "{0:,}", "${0:,}", "{0}.0", "{0}.", "**{0}**", "\\({0}\\)", "$\\boxed{{{0}}}$", "{0}%", "{0}\\%",
+    "{0} apples",
     "{0}kg", "{0}e0", "{0}/1", "\\frac{{{0}}}{{1}}", "\\boxed{{\\text{{{0}}}}}", "x = {0}", "{0}\\text{{ cm}}^2",
     "1 + 1 = {0}", "{0}°", "about {0}", "{0}.00 dollars", "({0})", "{0} because 1 + 1 = 2", "{0} × 10^0", "USD {0}",
 ]  # fmt: skip

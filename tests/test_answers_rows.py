@@ -14,7 +14,7 @@ from fcot_lite.answers import grade
 from fcot_lite.records import Problem
 
 FILE = Path(__file__).parent / "data" / "answers.jsonl"
-ROWS: list[dict[str, Any]] = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
+ROWS: list[dict[str, Any]] = [json.loads(line) for line in FILE.read_text(encoding="utf-8").strip().split("\n")]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row['kind']}: {row['name']}" for row in ROWS])
