@@ -6,16 +6,16 @@
 
 Writes benchmarks/results/grading.json. Every mode and math-verify take turns; reading the rows is not part of the time.
 math-verify runs in this process with its defaults for numbers and formulas, as its README has it: `parse` both,
-`verify`. What math-verify and strict disagree on goes to grading_disagreements.new.jsonl beside it, to be read.
+`verify`. `--disagreements FILE.jsonl` keeps what strict and math-verify disagree on, to be read.
 """
 
+import argparse
 import contextlib
 import json
 import logging
 import random
 import sqlite3
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,47 +26,51 @@ from fcot_lite import answers, tasks
 from fcot_lite.records import Problem
 
 TURNS = 7
-ROWS = 300  # of one turn: math-verify needs seconds for them
+ROWS = 250  # of one turn: math-verify needs seconds for them
 TIMES = 20  # as often the grader goes over them in its turn
 RESULTS = Path(__file__).parent / "results"
 
 
-def main(paths: list[Path]) -> None:
+def main(paths: list[Path], disagreements_path: Path | None) -> None:
     rows = [row for path in paths for row in (stored if path.suffix == ".sqlite" else given)(path)] or generated()
     rows = list({(row["problem"].id, row["text"]): row for row in rows}.values())
     random.Random("rows").shuffle(rows)
-    chosen = rows[:ROWS]
 
-    def grader(mode: answers.Mode) -> Callable[[], float]:
-        def rows_per_second() -> float:
+    def chosen(turn: int) -> list[dict[str, Any]]:
+        """Rows that no turn had before: sympy remembers what it has seen."""
+        return [rows[i % len(rows)] for i in range(turn * ROWS, (turn + 1) * ROWS)]
+
+    def grader(mode: answers.Mode) -> Callable[[int], float]:
+        def rows_per_second(turn: int) -> float:
+            own = chosen(turn)
             start = time.perf_counter()
             for _ in range(TIMES):
-                for row in chosen:
+                for row in own:
                     answers.grade(row["text"], row["problem"], mode, "zs_cot", finish_reason=row["finish_reason"])
-            return TIMES * len(chosen) / (time.perf_counter() - start)
+            return TIMES * ROWS / (time.perf_counter() - start)
 
         return rows_per_second
 
-    def math_verify() -> float:
+    def math_verify(turn: int) -> float:
+        own = chosen(turn)
         start = time.perf_counter()
-        for row in chosen:
+        for row in own:
             verified(row)
-        return len(chosen) / (time.perf_counter() - start)
+        return ROWS / (time.perf_counter() - start)
 
     arms = {mode: grader(mode) for mode in answers.MODES} | {"math-verify": math_verify}
     speeds: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(TURNS + 1):
         names = list(arms)[turn % len(arms) :] + list(arms)[: turn % len(arms)]
         for name in names:
-            speed = arms[name]()
+            speed = arms[name](turn)
             if turn:  # the first is for warming up
                 speeds[name].append(speed)
-    length = statistics.fmean(len(row["text"]) for row in chosen)
     result: dict[str, Any] = {
         "what": "rows per second on one core, without reading them",
-        "rows": len(chosen),
-        "mean_characters": length,
-        "mean_tokens": statistics.fmean(row.get("num_tokens", len(row["text"]) / 4) for row in chosen),
+        "rows_of_a_turn": ROWS,
+        "mean_characters": statistics.fmean(len(row["text"]) for row in rows),
+        "mean_tokens": statistics.fmean(row["num_tokens"] for row in rows) if "num_tokens" in rows[0] else None,
         "arms": {},
     }
     generator = random.Random("bootstrap")
@@ -94,7 +98,8 @@ def main(paths: list[Path]) -> None:
     result |= {"rows_compared": len(rows), "verdicts": dict(counts.most_common()), "disagreements": len(disagreements)}
     print(json.dumps(result["verdicts"], indent=2))
     (RESULTS / "grading.json").write_text(json.dumps(result, indent=2) + "\n")
-    (RESULTS / "grading_disagreements.new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in disagreements))
+    if disagreements_path is not None:
+        disagreements_path.write_text("".join(json.dumps(row) + "\n" for row in disagreements))
 
 
 def verified(row: dict[str, Any]) -> bool:
@@ -140,4 +145,8 @@ def stored(path: Path) -> list[dict[str, Any]]:
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)  # math-verify's warnings
-    main([Path(name) for name in sys.argv[1:]])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("rows", nargs="*", type=Path)
+    parser.add_argument("--disagreements", type=Path)
+    arguments = parser.parse_args()
+    main(arguments.rows, arguments.disagreements)
