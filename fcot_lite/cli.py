@@ -122,7 +122,8 @@ def tasks(
     """The tasks: how many questions, which answers, from where, and what leaks from train into test."""
 
     def show() -> None:
-        from fcot_lite.recipe import TaskBlock, load
+        from fcot_lite.recipe import load
+        from fcot_lite.task_block import TaskBlock
         from fcot_lite.tasks import listing
 
         if name is None:

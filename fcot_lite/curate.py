@@ -8,7 +8,7 @@ from typing import Any
 
 from fcot_lite import tasks
 from fcot_lite.answers import accepted, answer_start, final_sentence
-from fcot_lite.prompts import Prompt, Rendered, completion, completion_ids, prompt_ids, whole_text
+from fcot_lite.prompts import Prompt, Rendered, completion, completion_ids, prompt_ids, split_answer, whole_text
 from fcot_lite.recipe import CurateBlock
 from fcot_lite.records import Example, Problem, Sample
 
@@ -67,7 +67,7 @@ def curate(
         seen: set[str] = set()
         for sample in drawn:
             verdict = tasks.grade(whole_text(teacher_prompt, sample), problem, sample.finish_reason)
-            reasoning = sample.text.strip() if sample.answer_text is not None else rationale(sample.text, problem)
+            reasoning = rationale(teacher_prompt, sample, problem)
             reason = None
             if not accepted(sample.finish_reason, verdict):
                 reason = verdict.reason
@@ -87,8 +87,10 @@ def curate(
     return Curated(examples, dropped)
 
 
-def rationale(text: str, problem: Problem) -> str:
-    """The reasoning without the final answer: what stands before the sentence in which the grader read it."""
+def rationale(prompt: Prompt, sample: Sample, problem: Problem) -> str:
+    """The reasoning of a sample that was drawn with `prompt`, without its final answer: what stands before the sentence
+    in which the grader reads it. The label states the answer, and once is enough."""
+    text, _ = split_answer(prompt, sample)
     start = answer_start(text, problem)
     if start is None:
         return text.strip()

@@ -19,7 +19,8 @@ from test_recipe import NOTHING, WHOLE, changed
 from fcot_lite import tasks
 from fcot_lite.answers import grade
 from fcot_lite.errors import DataError, RecipeError
-from fcot_lite.recipe import TaskBlock, build, dump, load
+from fcot_lite.recipe import build, dump, load
+from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import custom, rows
 from fcot_lite.tasks.custom import Read, read
 from fcot_lite.tasks.splits import normalised, template

@@ -12,7 +12,7 @@ from test_custom import GOOD, KEYS, write
 from test_recipe import changed
 
 from fcot_lite import tasks
-from fcot_lite.recipe import TaskBlock
+from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import listing
 from fcot_lite.tasks.rg import PREFIX
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from fcot_lite import answers
 from fcot_lite.errors import RecipeError
-from fcot_lite.recipe import TaskBlock
 from fcot_lite.records import AnswerKind, FinishReason, Problem, Verdict
+from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import (
     arithmetic,
     commonsense,

@@ -17,8 +17,8 @@ from typing import Any
 from fcot_lite.answers import final_sentence, grade
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import sha256_file, sha256_json
-from fcot_lite.recipe import Hub, TaskBlock
 from fcot_lite.records import AnswerKind, Problem
+from fcot_lite.task_block import Hub, TaskBlock
 from fcot_lite.tasks.commonsense import multiple_choice
 from fcot_lite.tasks.rows import MAX_ROW_BYTES, BadRowError, Rows, file_rows, hub_rows, kind_of
 from fcot_lite.tasks.splits import By, normalised, template

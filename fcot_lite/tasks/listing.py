@@ -7,7 +7,7 @@ from typing import Any
 from fcot_lite import tasks
 from fcot_lite.errors import DataError
 from fcot_lite.prompts import ANSWER_FORMS, METHODS, Prompt, render
-from fcot_lite.recipe import TaskBlock
+from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import SPLITS, custom, random_guess
 from fcot_lite.tasks.leakage import overlap
 from fcot_lite.tasks.splits import SPLITTINGS

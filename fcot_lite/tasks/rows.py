@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fcot_lite.errors import DataError, ResourceError
-from fcot_lite.recipe import Hub
+from fcot_lite.task_block import Hub
 
 MAX_ROW_BYTES = 1_000_000  # some 250,000 tokens: no model here reads more
 BATCH_ROWS = 1_000
