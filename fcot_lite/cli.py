@@ -113,8 +113,10 @@ def models(as_json: AsJson = False) -> None:
 @app.command()
 def tasks(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="one task, or a recipe for the task in it")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="one task, a recipe for the task in it, or rg: for their names"),
     ] = None,
+    overrides: Overrides = None,
     examples: Annotated[int, typer.Option("-n", min=0, help="show its first N train questions by each prompt")] = 0,
     leakage: Annotated[bool, typer.Option("--leakage", help="count test questions that stand in train")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of the tables")] = False,
@@ -123,8 +125,8 @@ def tasks(
 
     def show() -> None:
         from fcot_lite.recipe import load
-        from fcot_lite.task_block import TaskBlock
-        from fcot_lite.tasks import listing
+        from fcot_lite.task_block import DATA_FILES, TaskBlock
+        from fcot_lite.tasks import listing, rg
 
         if name is None:
             if examples or leakage:
@@ -135,7 +137,14 @@ def tasks(
             else:
                 _console(width=200).print(listing.overview_table(rows))
             return
-        recipe = load(Path(name)) if name.endswith(".yaml") else None
+        if name == rg.PREFIX:
+            print(json.dumps(rg.names(), indent=2) if as_json else "\n".join(f"{rg.PREFIX}{n}" for n in rg.names()))
+            return
+        if name.lower().endswith(DATA_FILES):
+            raise RecipeError(f"{name}: is data; write a recipe whose task.path names it, see docs/tasks.md")
+        recipe = load(Path(name), overrides or ()) if name.endswith((".yaml", ".yml")) else None
+        if overrides and recipe is None:
+            raise RecipeError("KEY=VALUE overrides are for a recipe: fcot tasks RECIPE.yaml KEY=VALUE")
         task = recipe.task if recipe else TaskBlock(name=name)
         found = listing.details(task, recipe.prompts if recipe else listing.PROMPTS, examples, leakage)
         if as_json:

@@ -279,6 +279,7 @@ def _message(fault: Any) -> str:
     if fault["type"] == "missing":
         return "Field required"
     message = "Should be a block of keys" if fault["type"] in ("model_type", "dict_type") else fault["msg"]
+    message = message.removeprefix("Value error, ")  # pydantic's
     quotes = fault["type"] == "string_type" and isinstance(fault["input"], bool | int | float)
     return f"{message}{'; put it in quotes' if quotes else ''} (it is {repr(fault['input'])[:60]})"
 

@@ -45,8 +45,11 @@ def _is_none(value: Any) -> bool:
     return value is None
 
 
+DATA_FILES = (".jsonl", ".csv", ".parquet")
+
+
 def _data_file(value: str) -> str:
-    if not value.lower().endswith((".jsonl", ".csv", ".parquet")):
+    if not value.lower().endswith(DATA_FILES):
         raise ValueError("must end in .jsonl (one JSON object a line), .csv or .parquet")
     return value
 
@@ -66,7 +69,7 @@ class Hub(Block):
     """A data set of the hub. `train`, `validation` and `test` are its own names for the splits; with none of them given
     those three are taken as far as it has them, and what is missing is taken out of train."""
 
-    name: str
+    name: Annotated[str, Field(min_length=1)]
     config: str | None = None
     revision: str | None = None
     train: str | None = None
