@@ -136,10 +136,14 @@ def tasks(
                 print(json.dumps(rows, indent=2))
             else:
                 _console(width=200).print(listing.overview_table(rows))
+            for fault in listing.overview_faults(rows):
+                print(f"fcot: {fault}", file=sys.stderr)
             return
         if name == rg.PREFIX:
             print(json.dumps(rg.names(), indent=2) if as_json else "\n".join(f"{rg.PREFIX}{n}" for n in rg.names()))
             return
+        if Path(name).is_dir() and not name.startswith(rg.PREFIX):
+            raise RecipeError(f"{name}: is a folder; name a task, or one recipe in it")
         if name.lower().endswith(DATA_FILES):
             raise RecipeError(f"{name}: is data; write a recipe whose task.path names it, see docs/tasks.md")
         recipe = load(Path(name), overrides or ()) if name.endswith((".yaml", ".yml")) else None

@@ -46,6 +46,23 @@ def test_the_leakage_of_the_paper_is_in_the_table(monkeypatch: pytest.MonkeyPatc
 DATA = os.environ.get("FCOT_DATA", "")  # tests see none unless they ask
 
 
+def test_a_damaged_file_hides_no_other_task(tmp_path: Path) -> None:
+    damaged = tmp_path / "grade-school-math" / "test.jsonl"
+    damaged.parent.mkdir()
+    for name in ("train", "test"):
+        damaged.with_name(f"{name}.jsonl").write_text("{}\n")
+    done = fcot("tasks", FCOT_DATA=str(tmp_path))
+    assert done.returncode == 0
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert rows.keys() >= set(tasks.TASKS)
+    assert " damaged " in rows["gsm8k"]
+    assert " damaged " not in rows["multiarith"]
+    assert done.stderr.startswith(f"fcot: gsm8k: {damaged}: SHA-256 is ")
+    missing = fcot("tasks", FCOT_DATA=str(tmp_path / "none"))
+    assert missing.returncode == 0
+    assert missing.stderr == f"fcot: FCOT_DATA={tmp_path / 'none'}: no such folder\n"
+
+
 def test_one_task() -> None:
     done = fcot("tasks", "chain_arithmetic", "-n", "2", "--leakage")
     assert (done.returncode, done.stderr) == (0, "")
@@ -77,6 +94,7 @@ def test_one_task() -> None:
         (["tasks", "gsm8k", "-n", "-1"], 2, "Invalid value for '-n'"),
         (["tasks", "gsm8k", "task.train=5"], 2, "KEY=VALUE overrides are for a recipe"),
         (["tasks", "data.jsonl"], 2, "data.jsonl: is data; write a recipe whose task.path names it, see docs/tasks.md"),
+        (["tasks", "."], 2, ".: is a folder; name a task, or one recipe in it"),
         (["tasks", "none.yml"], 2, "none.yml: No such file or directory"),
         (["tasks", "none.yaml"], 2, "none.yaml: No such file or directory"),
         (["tasks", "own.yaml"], 3, "1 of 13 rows can't be used (1 not valid JSON); task.max_bad_rows is 0"),

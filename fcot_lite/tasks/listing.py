@@ -1,5 +1,6 @@
 """What `fcot tasks` shows: the table of tasks, and one task, yours too, with its leakage and first questions."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -94,12 +95,19 @@ def overview_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     for row in rows:
         counts = ["–" if row[split] is None else f"{row[split]:,}" for split in SPLITS]
         leaks = "–" if row["leakage"] is None else f"{row['leakage']} of {row['test']:,}"
-        here = "yes" if row["is_present_offline"] else "no"
+        here = "damaged" if row["fault"] else "yes" if row["is_present_offline"] else "no"
         table.add_row(
             row["name"], row["category"], *counts, row["answer_kind"], _share(row["random_guess"]), leaks, here,
             row["licence"], row["source"],
         )  # fmt: skip
     return table
+
+
+def overview_faults(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with the files of the tasks, a line each."""
+    faults = [f"{row['name']}: {row['fault']}" for row in rows if row["fault"]]
+    folder = os.environ.get("FCOT_DATA")
+    return [f"FCOT_DATA={folder}: no such folder", *faults] if folder and not os.path.isdir(folder) else faults
 
 
 def details_lines(found: Mapping[str, Any]) -> Iterator[Any]:
