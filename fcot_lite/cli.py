@@ -113,8 +113,10 @@ def models(as_json: AsJson = False) -> None:
 @app.command()
 def tasks(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="one task, or a recipe for the task in it")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="one task, a recipe for the task in it, or rg: for their names"),
     ] = None,
+    overrides: Overrides = None,
     examples: Annotated[int, typer.Option("-n", min=0, help="show its first N train questions by each prompt")] = 0,
     leakage: Annotated[bool, typer.Option("--leakage", help="count test questions that stand in train")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of the tables")] = False,
@@ -122,8 +124,9 @@ def tasks(
     """The tasks: how many questions, which answers, from where, and what leaks from train into test."""
 
     def show() -> None:
-        from fcot_lite.recipe import TaskBlock, load
-        from fcot_lite.tasks import listing
+        from fcot_lite.recipe import load
+        from fcot_lite.task_block import DATA_FILES, TaskBlock
+        from fcot_lite.tasks import listing, rg
 
         if name is None:
             if examples or leakage:
@@ -133,8 +136,19 @@ def tasks(
                 print(json.dumps(rows, indent=2))
             else:
                 _console(width=200).print(listing.overview_table(rows))
+            for fault in listing.overview_faults(rows):
+                print(f"fcot: {fault}", file=sys.stderr)
             return
-        recipe = load(Path(name)) if name.endswith(".yaml") else None
+        if name == rg.PREFIX:
+            print(json.dumps(rg.names(), indent=2) if as_json else "\n".join(f"{rg.PREFIX}{n}" for n in rg.names()))
+            return
+        if Path(name).is_dir() and not name.startswith(rg.PREFIX):
+            raise RecipeError(f"{name}: is a folder; name a task, or one recipe in it")
+        if name.lower().endswith(DATA_FILES):
+            raise RecipeError(f"{name}: is data; write a recipe whose task.path names it, see docs/tasks.md")
+        recipe = load(Path(name), overrides or ()) if name.endswith((".yaml", ".yml")) else None
+        if overrides and recipe is None:
+            raise RecipeError("KEY=VALUE overrides are for a recipe: fcot tasks RECIPE.yaml KEY=VALUE")
         task = recipe.task if recipe else TaskBlock(name=name)
         found = listing.details(task, recipe.prompts if recipe else listing.PROMPTS, examples, leakage)
         if as_json:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fcot_lite.answers import accepted, answer_start, final_sentence
-from fcot_lite.prompts import Prompt, Rendered, completion, completion_ids, prompt_ids
+from fcot_lite.prompts import Prompt, Rendered, completion, completion_ids, prompt_ids, split_answer
 from fcot_lite.recipe import CurateBlock
 from fcot_lite.records import Example, Problem, Sample, Verdict
 
@@ -66,7 +66,7 @@ def curate(
             continue
         seen: set[str] = set()
         for sample, verdict in zip(drawn, judged, strict=True):
-            reasoning = sample.text.strip() if sample.answer_text is not None else rationale(sample.text, problem)
+            reasoning = rationale(teacher_prompt, sample, problem)
             reason = None
             if not accepted(sample.finish_reason, verdict):
                 reason = verdict.reason
@@ -86,8 +86,10 @@ def curate(
     return Curated(examples, dropped)
 
 
-def rationale(text: str, problem: Problem) -> str:
-    """The reasoning without the final answer: what stands before the sentence in which the grader read it."""
+def rationale(prompt: Prompt, sample: Sample, problem: Problem) -> str:
+    """The reasoning of a sample that was drawn with `prompt`, without its final answer: what stands before the sentence
+    in which the grader reads it. The label states the answer, and once is enough."""
+    text, _ = split_answer(prompt, sample)
     start = answer_start(text, problem)
     if start is None:
         return text.strip()

@@ -18,8 +18,9 @@ from fcot_lite.meter import available_memory_gib
 from fcot_lite.pipeline import LEAST_DISK_GIB, LEAST_MEMORY_GIB
 from fcot_lite.preflight import Check
 from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
-from fcot_lite.recipe import EngineBlock, Recipe, Sampling, TaskBlock
+from fcot_lite.recipe import EngineBlock, Recipe, Sampling
 from fcot_lite.records import Problem
+from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import custom
 from fcot_lite.tasks.sources import SOURCES, is_here
 from fcot_lite.teacher import questions

@@ -26,7 +26,7 @@ from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import fsync_folder
 from fcot_lite.math_check import MathVerifier
 from fcot_lite.records import AnswerKind, FinishReason, Problem, Verdict
-from fcot_lite.tasks import custom, rg
+from fcot_lite.tasks import columns, rg
 from fcot_lite.tasks.rows import BadRowError, Rows, jsonl_rows, kind_of
 
 PAPER_MODES: tuple[Mode, ...] = ("paper", "paper-v1")
@@ -241,9 +241,9 @@ def _problem(row: Mapping[str, Any], task: str | None, kind: AnswerKind, line: i
     value = _required(row, "target")
     # A text stays as it is: the paper's evaluator tells "Yes" from "yes".
     if not isinstance(value, str):
-        if kind not in custom.TARGETS:
+        if kind not in columns.TARGETS:
             raise BadRowError("wrong type", f"target is {kind_of(value)}, not text")
-        value = custom.TARGETS[kind](value)
+        value = columns.TARGETS[kind](value)
     if not value.strip():
         raise BadRowError("empty", "target")
     question = row.get("question")

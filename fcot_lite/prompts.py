@@ -8,6 +8,8 @@ control token of the model written there (`<|im_end|>` …) is spelt out.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,16 +29,25 @@ ANSWER_FORMS: Mapping[AnswerKind, str] = {
     "text": "<answer>",
     "math": "<answer>",
 }
+# What each text of a prompt may hold in braces. LaTeX has braces too: \boxed{x}, \frac{a}{b} are no places.
+PLACES = {
+    "template": ("question", "answer_form"),
+    "system": ("answer_form",),
+    "completion": ("rationale", "final_sentence", "answer"),
+}
+_PLACE = re.compile(r"\\[A-Za-z]+(?:\{\w*\})+|\{(\w+)\}")
+ARROW = "-->"
+Stop = Annotated[str, Field(min_length=1)]  # an empty one would end every text at once
 
 
 class Prompt(BaseModel):
     """How a question is put, and what a student that is trained with it learns to say.
 
-    `template` holds {question}, and {answer_form} where it says how the answer should look. `examples` solved ones come
-    before it: as earlier turns of a chat, or in plain text one after the other. `answer_trigger` is appended to the
-    rationale for a second call that only answers (the paper's). `stop` ends a generation in addition to sampling.stop.
-    `completion` is the training target; it holds {final_sentence} ("The answer is 12.") or the bare {answer}, and
-    without {rationale} the student learns the answer alone.
+    `template` holds {question}, and as `system` {answer_form} where it says how an answer looks. `examples` solved ones
+    come before it: as earlier turns of a chat, or in plain text one after the other. `answer_trigger` is appended to
+    the rationale for a second call that only answers (the paper's). `stop` ends a generation in addition to
+    sampling.stop. `completion` is the training target; it holds {final_sentence} ("The answer is 12.") or the bare
+    {answer}, and without {rationale} the student learns the answer alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -46,7 +57,7 @@ class Prompt(BaseModel):
     examples: Annotated[int, Field(ge=0, le=64)] = 0  # more would fill a small model's context
     format: Literal["chat", "plain"] = "chat"
     answer_trigger: str | None = None
-    stop: list[str] = []
+    stop: list[Stop] = []
     completion: str = "{rationale}\n{final_sentence}"
 
     def identity(self) -> dict[str, Any]:
@@ -62,7 +73,9 @@ class Prompt(BaseModel):
 # chat models. Any of them may be the teacher's prompt, an evaluation's, or a student's: a recipe names it, and may
 # define one of its own under `prompts:`.
 METHODS: Mapping[str, Prompt] = {
-    "zero_shot": Prompt(template="Q: {question}\nA: The answer is", format="plain", stop=["Q:"]),
+    "zero_shot": Prompt(
+        template="Q: {question}\nA: The answer is", format="plain", stop=["Q:"], completion=" {answer}."
+    ),
     "zero_shot_cot": Prompt(
         template="Q: {question}\nA: Let's think step by step.",
         format="plain",
@@ -110,12 +123,13 @@ def render(prompt: Prompt, question: str, solved: Sequence[tuple[str, str]], ans
         return re.sub("{(question|answer_form)}", lambda place: values[place[1]], prompt.template)
 
     shown = solved[: prompt.examples]
+    system = None if prompt.system is None else prompt.system.replace("{answer_form}", answer_form)
     if prompt.format == "plain":
-        start = "" if prompt.system is None else f"{prompt.system}\n\n"
+        start = "" if system is None else f"{system}\n\n"
         return start + "".join(f"{put(q)} {solution}\n\n" for q, solution in shown) + put(question)
     turns: list[Message] = []
-    if prompt.system is not None:
-        turns.append({"role": "system", "content": prompt.system})
+    if system is not None:
+        turns.append({"role": "system", "content": system})
     for example_question, solution in shown:
         turns.append({"role": "user", "content": put(example_question)})
         turns.append({"role": "assistant", "content": solution})
@@ -129,15 +143,39 @@ def completion(prompt: Prompt, rationale: str, answer: str, final_sentence: str)
     return re.sub("{(rationale|answer|final_sentence)}", lambda place: values[place[1]], prompt.completion)
 
 
+def unknown_places(field: str, text: str) -> list[str]:
+    """What stands in braces in a prompt's `field` and is none of its places: it would be sent, or learnt, as it is."""
+    return [f"{{{name}}}" for name in _PLACE.findall(text) if name and name not in PLACES[field]]
+
+
+def split_answer(prompt: Prompt, sample: Sample) -> tuple[str, str]:
+    """(rationale, statement of the answer) of what a model said, where the prompt tells them apart: by a second call,
+    by the arrow that its students learn, or because it asks for the answer alone. Else the statement is "", and the
+    rationale holds it.
+
+    The last arrow is the one before the answer. "The answer is" is written where the model had no need to say it.
+    """
+    if sample.answer_text is not None:
+        return sample.text, _stated(prompt.answer_trigger or "", sample.answer_text)
+    if "{rationale}" in prompt.completion and ARROW in prompt.completion:
+        rationale, arrow, answer = sample.text.rpartition(ARROW)
+        return (rationale, _stated("The answer is", answer)) if arrow else (sample.text, "")
+    bare = "{answer}" in prompt.completion and "{rationale}" not in prompt.completion
+    if bare or prompt.template.endswith("The answer is"):
+        return "", _stated("The answer is", sample.text)
+    return sample.text, ""
+
+
+def _stated(words: str, answer: str) -> str:
+    """The colon keeps "The answer is: not guilty" from being a denial of "guilty"; nothing of it reaches a model."""
+    colon = ":" if re.match(r"\s*not\b", answer, re.IGNORECASE) else ""
+    return f"{words}{colon}{'' if not answer or answer[0].isspace() else ' '}{answer}"
+
+
 def whole_text(prompt: Prompt, sample: Sample) -> str:
     """What a model said, as it is graded: both calls in one where it was asked twice, and with the words that state an
     answer where the prompt has them (`The answer is`) or the student learnt others (`-->`)."""
-    if sample.answer_text is not None:
-        return f"{sample.text}{prompt.answer_trigger}{sample.answer_text}"
-    if "{rationale}" in prompt.completion and "-->" in prompt.completion:
-        return sample.text.replace("-->", "The answer is")
-    bare = "{answer}" in prompt.completion and "{rationale}" not in prompt.completion
-    return f"The answer is{sample.text}" if bare or prompt.template.endswith("The answer is") else sample.text
+    return "".join(split_answer(prompt, sample))
 
 
 def prompt_ids(tokenizer: Any, rendered: Rendered, where: str) -> tuple[int, ...]:
@@ -151,7 +189,8 @@ def prompt_ids(tokenizer: Any, rendered: Rendered, where: str) -> tuple[int, ...
     if isinstance(rendered, str):
         return _spelt_out(tokenizer, rendered, add_special_tokens=True)
     try:
-        if not any(token in turn["content"] for turn in rendered for token in control_tokens(tokenizer)):
+        controls = control_tokens(tokenizer)
+        if not any(token in turn["content"] for turn in rendered for token in controls):
             encoded = tokenizer.apply_chat_template(
                 list(rendered), add_generation_prompt=True, tokenize=True, return_dict=True
             )
@@ -181,7 +220,23 @@ def _chat_ids_in_pieces(tokenizer: Any, turns: Sequence[Message], where: str) ->
 
 
 def _spelt_out(tokenizer: Any, text: str, add_special_tokens: bool = False) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=add_special_tokens, split_special_tokens=True)["input_ids"])
+    # split_special_tokens leaves those whole that the tokenizer does not call special, such as Qwen's <tool_call>:
+    # there the text is cut behind its first character.
+    cuts = [0, *(match.start() + 1 for match in _not_special(tokenizer).finditer(text)), len(text)]
+    ids: list[int] = []
+    for start, end in pairwise(cuts):
+        with_start = add_special_tokens and start == 0
+        piece = tokenizer(text[start:end], add_special_tokens=with_start, split_special_tokens=True)
+        ids += piece["input_ids"]
+    return tuple(ids)
+
+
+@lru_cache(maxsize=8)
+def _not_special(tokenizer: Any) -> re.Pattern[str]:
+    """Where one of the control tokens begins that are not special."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    others = [re.escape(token) for token in control_tokens(tokenizer) if token not in special]
+    return re.compile(f"(?=(?:{'|'.join(others)}))" if others else "(?!)")
 
 
 def completion_ids(tokenizer: Any, text: str) -> tuple[int, ...]:
@@ -207,9 +262,15 @@ def end_of_turn_id(tokenizer: Any) -> int:
 
 
 def control_tokens(tokenizer: Any) -> dict[str, int]:
-    """Every token that steers the model and is no text, with its id.
+    """Every token that steers the model and is no text, with its id: all that were added to the vocabulary, but for
+    mere white space, which some models (Phi, Gemma) hold as added tokens.
 
-    `all_special_tokens` alone holds those with a role (eos, pad …): Qwen's <|im_start|> is not among them.
+    `all_special_tokens` alone holds those with a role (eos, pad …): Qwen's <|im_start|> is not among them, and of its
+    <tool_call> not even the tokenizer says that it is special.
     """
-    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return special | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    added = {
+        token.content: index
+        for index, token in tokenizer.added_tokens_decoder.items()
+        if token.special or len(token.content.strip("▁ \t\r\n")) > 1
+    }
+    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))

@@ -5,7 +5,6 @@ once, by dotted key and line.
 """
 
 import difflib
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,9 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -29,121 +26,18 @@ from fcot_lite import options, plain_yaml
 from fcot_lite.errors import RecipeError
 from fcot_lite.files import sha256_json
 from fcot_lite.plain_yaml import COMMAND_LINE, Faults, Key, parse
-from fcot_lite.prompts import METHODS, Prompt
-from fcot_lite.records import AnswerKind
+from fcot_lite.prompt_faults import label_faults, prompt_faults
+from fcot_lite.prompts import METHODS, Prompt, Stop
+from fcot_lite.task_block import Block, Option, Options, TaskBlock, at, task_contradictions
 
 MAX_RECIPE_BYTES = 100_000  # a recipe is some 60 lines, and PyYAML reads 100 kB in a second
 STORE = "samples.sqlite"  # beside the runs, shared by them
 TRAINED = "trained"  # the trained student's key among the methods of a result, where prompts are keys too
 
 
-def _plain(value: Any) -> Any:
-    """Raises ValueError for what JSON can't hold: YAML has dates, sets and bytes, infinities and half characters."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        if not all(isinstance(key, str) for key in value):
-            raise ValueError("must have text as keys; put them in quotes")
-        return {_plain(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    if isinstance(value, str):
-        value.encode()  # UnicodeEncodeError is a ValueError
-    elif value is not None and not isinstance(value, bool | int | float):
-        raise ValueError(f"must be text, a number, true, false, null, a list or a block, not a {type(value).__name__}")
-    return value
-
-
-Option = Annotated[Any, AfterValidator(_plain)]
-Options = dict[str, Option]
 # One folder name: letters, digits, dot, underscore and dash, so that a run can't climb out of runs/.
 RUN_NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$"
 RunName = Annotated[str, Field(pattern=RUN_NAME)]
-
-
-class Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def _first(key: str) -> BeforeValidator:
-    """A text is the short form of a block in which only `key` is given."""
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
-
-
-def _is_none(value: Any) -> bool:
-    return value is None
-
-
-def _data_file(value: str) -> str:
-    if not value.lower().endswith((".jsonl", ".csv", ".parquet")):
-        raise ValueError("must end in .jsonl (one JSON object a line), .csv or .parquet")
-    return value
-
-
-DataFile = Annotated[str, AfterValidator(_data_file)]
-
-
-class Files(Block):
-    """A file of your own for each split. Where `validation` or `test` is missing, it is taken out of train."""
-
-    train: DataFile
-    validation: DataFile | None = None
-    test: DataFile | None = None
-
-
-class Hub(Block):
-    """A data set of the hub. `train`, `validation` and `test` are its own names for the splits; with none of them given
-    those three are taken as far as it has them, and what is missing is taken out of train."""
-
-    name: str
-    config: str | None = None
-    revision: str | None = None
-    train: str | None = None
-    validation: str | None = None
-    test: str | None = None
-
-
-Column = Annotated[str | None, Field(exclude_if=_is_none)]
-
-
-class TaskBlock(Block):
-    """Which problems, and how many of each split (null: all there are).
-
-    `name` is a task of this package. Data of your own has `path` or `hub` in its place, and says in which columns
-    `question` and `target` (the gold answer, of the kind `answer`) stand; `choices` is one column of lists or several
-    columns, `solution` a worked solution for solved examples, `id` what names a row.
-    """
-
-    name: Column = None
-    path: Annotated[Files | None, _first("train"), Field(exclude_if=_is_none)] = None
-    hub: Annotated[Hub | None, _first("name"), Field(exclude_if=_is_none)] = None
-    question: Column = None
-    target: Column = None
-    answer: Annotated[AnswerKind | None, Field(exclude_if=_is_none)] = None
-    choices: Annotated[
-        list[str] | None,
-        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-        Field(exclude_if=_is_none, min_length=1, max_length=26),
-    ] = None
-    solution: Column = None
-    id: Column = None
-    max_bad_rows: Annotated[NonNegativeInt | None, Field(exclude_if=_is_none)] = None
-    split: Literal["paper", "template"] = "paper"
-    options: Options = {}
-    train: PositiveInt | None = None
-    validation: PositiveInt | None = None
-    test: PositiveInt | None = None
-
-    @property
-    def label(self) -> str:
-        """What reports call the task: its name, the data set's on the hub, or the file that train is read from."""
-        if self.hub is not None:
-            return self.hub.name
-        return self.path.train if self.path is not None else str(self.name)
-
-
-# The keys that only data of your own has.
-OWN_DATA = ("question", "target", "answer", "choices", "solution", "id", "max_bad_rows")
 
 
 class Sampling(Block):
@@ -156,7 +50,7 @@ class Sampling(Block):
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: PositiveFloat = 1.0
     seed: NonNegativeInt = 0
-    stop: list[str] = []
+    stop: list[Stop] = Field(default_factory=list)
 
 
 class EngineBlock(BaseModel):
@@ -191,8 +85,8 @@ class StudentBlock(Block):
     model: str
     prompt: str
     method: Literal["lora", "qlora", "full"] = "lora"
-    lora: Options = {}
-    sft: Options = {}
+    lora: Options = Field(default_factory=dict)
+    sft: Options = Field(default_factory=dict)
 
 
 class EvaluateBlock(Block):
@@ -295,7 +189,7 @@ def _build(value: Mapping[str, Any], where: str, device: options.Device | None, 
                 faults.missing.add(key)
             faults.add(key, _message(fault))
     for block, kind in OPTION_BLOCKS.items():
-        given = {name: item for name, item in _at(value, dict, *block, default={}).items() if isinstance(name, str)}
+        given = {name: item for name, item in at(value, dict, *block, default={}).items() if isinstance(name, str)}
         for name in given:
             if name not in options.TABLES[kind]:
                 faults.add((*block, name), _unknown((*block, name), options.TABLES[kind], options.CLASSES[kind]))
@@ -311,8 +205,8 @@ def _build(value: Mapping[str, Any], where: str, device: options.Device | None, 
 def _with_methods(value: Mapping[str, Any]) -> Any:
     """The recipe's prompts and those of `METHODS` that it names, so that the resolved recipe is complete."""
     own = value.get("prompts", {})
-    named = [_at(value, str, "teacher", "prompt"), _at(value, str, "student", "prompt")]
-    named += [name for name in _at(value, list, "evaluate", "before", default=[]) if isinstance(name, str)]
+    named = [at(value, str, "teacher", "prompt"), at(value, str, "student", "prompt")]
+    named += [name for name in at(value, list, "evaluate", "before", default=[]) if isinstance(name, str)]
     if not isinstance(own, dict):
         return own
     return own | {name: METHODS[name].model_dump() for name in named if name in METHODS and name not in own}
@@ -320,46 +214,38 @@ def _with_methods(value: Mapping[str, Any]) -> Any:
 
 def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> Iterator[tuple[Key, str]]:
     """What can't be seen in one value alone. Values of a wrong type are passed over: pydantic names them."""
-    if (_at(value, str, "name") or "").startswith(STORE):
+    if (at(value, str, "name") or "").startswith(STORE):
         yield ("name",), f"{STORE} and its companions in the folder of runs are the sample store; take another name"
-    yield from _task_contradictions(_at(value, dict, "task"))
-    prompts = {name: prompt for name, prompt in _at(value, dict, "prompts", default={}).items() if _is_name(name)}
-    before = _at(value, list, "evaluate", "before", default=[])
-    student_prompt = _at(value, str, "student", "prompt")
+    yield from task_contradictions(at(value, dict, "task"))
+    prompts = {name: prompt for name, prompt in at(value, dict, "prompts", default={}).items() if _is_name(name)}
+    before = at(value, list, "evaluate", "before", default=[])
+    student_prompt = at(value, str, "student", "prompt")
     named: list[tuple[Key, Any]] = [
-        (("teacher", "prompt"), _at(value, str, "teacher", "prompt")),
+        (("teacher", "prompt"), at(value, str, "teacher", "prompt")),
         (("student", "prompt"), student_prompt),
         *((("evaluate", "before", i), name) for i, name in enumerate(before)),
     ]
     for key, name in named:
         if isinstance(name, str) and name not in prompts:
             yield key, f"no prompt is called {name!r}{_did_you_mean(name, [*prompts, *METHODS])}"
-    for name, prompt in prompts.items():
-        if _at(prompt, str, "template", default="{question}").count("{question}") != 1:
-            yield ("prompts", name, "template"), "must hold {question} exactly once"
-        completion = _at(prompt, str, "completion", default="{answer}")
-        if (
-            completion.count("{answer}") + completion.count("{final_sentence}") != 1
-            or completion.count("{rationale}") > 1
-        ):
-            yield (
-                ("prompts", name, "completion"),
-                "must hold {final_sentence} or {answer} exactly once, and {rationale} at most once",
-            )
+    yield from prompt_faults(prompts)
+    if _is_name(student_prompt) and student_prompt in prompts:
+        stop = at(value, list, "evaluate", "sampling", "stop", default=[])
+        yield from label_faults(student_prompt, prompts[student_prompt], at(value, str, "task", "answer"), stop)
     if TRAINED in prompts:
         yield ("prompts", TRAINED), "the results call the trained student so; take another name"
     if before and student_prompt is not None and student_prompt not in before:
         yield ("evaluate", "before"), "must hold student.prompt, so that before and after can be compared"
     for block in ("teacher", "evaluate"):
-        max_tokens = _at(value, int, block, "sampling", "max_tokens")
-        max_model_len = _at(value, int, block, "engine", "max_model_len")
+        max_tokens = at(value, int, block, "sampling", "max_tokens")
+        max_model_len = at(value, int, block, "engine", "max_model_len")
         if max_tokens is not None and max_model_len is not None and max_tokens >= max_model_len > 0:
             yield (
                 (block, "sampling", "max_tokens"),
                 f"{max_tokens} leaves no room for a prompt in {block}.engine.max_model_len = {max_model_len}",
             )
-        batched = _at(value, int, block, "engine", "max_num_batched_tokens")
-        least = {"max_num_seqs": _at(value, int, block, "engine", "max_num_seqs", default=64)}
+        batched = at(value, int, block, "engine", "max_num_batched_tokens")
+        least = {"max_num_seqs": at(value, int, block, "engine", "max_num_seqs", default=64)}
         if device == "cpu":  # no chunked prefill there: a prompt has to fit into one batch
             least["max_model_len"] = max_model_len or 0
         for name, size in least.items():
@@ -368,54 +254,12 @@ def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> 
                     (block, "engine", "max_num_batched_tokens"),
                     f"must be at least {block}.engine.{name} = {size} (it is {batched})",
                 )
-    trained, curated = (_at(value, int, *key) for key in (("student", "sft", "max_length"), ("curate", "max_length")))
+    trained, curated = (at(value, int, *key) for key in (("student", "sft", "max_length"), ("curate", "max_length")))
     if trained is not None and curated is not None and trained < curated:
         yield (
             ("student", "sft", "max_length"),
             f"{trained} is less than curate.max_length = {curated}: rows would be kept that can't be trained on",
         )
-
-
-def _task_contradictions(task: Mapping[str, Any] | None) -> Iterator[tuple[Key, str]]:
-    if task is None:
-        return
-    given = {key for key, value in task.items() if value is not None}
-    sources = [key for key in ("name", "path", "hub") if key in given]
-    if not sources:
-        yield ("task", "name"), "Field required; or `path` or `hub`, for data of your own"
-    for extra in sources[1:]:
-        yield ("task", extra), f"stands beside task.{sources[0]}; problems come from one of name, path and hub"
-    if len(sources) != 1:
-        return
-    if sources == ["name"]:
-        for key in OWN_DATA:
-            if key in given:
-                yield ("task", key), "is for data of your own (task.path or task.hub), not for a task of this package"
-        return
-    for key in ("question", "target", "answer"):
-        if key not in given:
-            yield ("task", key), f"Field required for data of your own: {_OWN_DATA_KEYS[key]}"
-    if task.get("options"):
-        yield ("task", "options"), "data of your own has none"
-    if "answer" in given and (task["answer"] == "choice") != ("choices" in given):
-        message = "is for answer: choice only"
-        if "choices" not in given:
-            message = "Field required for answer: choice: the column with the list of options, or one column for each"
-        yield ("task", "choices"), message
-
-
-_OWN_DATA_KEYS = {
-    "question": "the column with the question",
-    "target": "the column with the gold answer",
-    "answer": f"what the gold answers are, one of {', '.join(get_args(AnswerKind))}",
-}
-
-
-def _at(value: Any, kind: type, *key: str, default: Any = None) -> Any:
-    """The value at a key, or the default where there is none of that kind."""
-    for part in key:
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value if isinstance(value, kind) and not isinstance(value, bool) else default
 
 
 def _is_name(name: Any) -> bool:
@@ -435,6 +279,7 @@ def _message(fault: Any) -> str:
     if fault["type"] == "missing":
         return "Field required"
     message = "Should be a block of keys" if fault["type"] in ("model_type", "dict_type") else fault["msg"]
+    message = message.removeprefix("Value error, ")  # pydantic's
     quotes = fault["type"] == "string_type" and isinstance(fault["input"], bool | int | float)
     return f"{message}{'; put it in quotes' if quotes else ''} (it is {repr(fault['input'])[:60]})"
 

@@ -220,9 +220,10 @@ def _sample(question: Question, index: int, seed: int, rationale: Completion | N
 def _answer_request(campaign: Campaign, question: Question, rationale: Completion) -> Request:
     """The paper's second call: the prompt, the rationale and the trigger, answered greedily."""
     *said, _ = completion_ids(campaign.tokenizer, f"{rationale.text}{campaign.answer_trigger}")
-    sampling = campaign.sampling.model_copy(
-        update={"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "max_tokens": ANSWER_MAX_TOKENS}
-    )
+    # Without a repetition penalty: the answer stands in the rationale and must be said again. Rationales that were cut
+    # off are asked for theirs too, as in the paper, whose own grading counts them.
+    greedy = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    sampling = campaign.sampling.model_copy(update={**greedy, "max_tokens": ANSWER_MAX_TOKENS})
     ids = (*question.prompt_token_ids, *said)
     return Request(f"{rationale.key}/answer", ids, sampling, 0, campaign.stop_token_ids, campaign.use_adapter)
 

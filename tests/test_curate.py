@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fcot_lite.answers import grade
 from fcot_lite.curate import curate, rationale
-from fcot_lite.prompts import Prompt, completion_ids, prompt_ids, whole_text
+from fcot_lite.prompts import METHODS, Prompt, completion, completion_ids, prompt_ids, whole_text
 from fcot_lite.recipe import CurateBlock
 from fcot_lite.records import Problem, Sample
 
@@ -164,7 +164,42 @@ def test_the_label_is_the_gold_answer(tokenizer: Any) -> None:
     ],
 )
 def test_the_reasoning_is_what_stands_before_the_answer(text: str, reasoning: str) -> None:
-    assert rationale(text, PROBLEM) == reasoning
+    assert rationale(CHAT_PROMPT, sample(text), PROBLEM) == reasoning
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "answer_text", "reasoning"),
+    [
+        ("zero_shot", " 7.", None, ""),
+        ("zero_shot", " 7. For 3 + 4 is that.", None, ""),
+        ("fine_tune_paper", " 7 ", None, ""),
+        ("fine_tune_cot_paper", " 3 + 4 = 7. --> 7 ", None, "3 + 4 = 7."),
+        ("fine_tune_cot_paper", " 3 + 4 --> 7 ", None, "3 + 4"),
+        ("fine_tune_cot_paper", " 3 --> 7. --> 7 ", None, "3 --> 7."),
+        ("fine_tune_cot_paper", " 3 + 4 = 7. The answer is 7. --> 7 ", None, "3 + 4 = 7."),
+        ("fine_tune_cot_paper", " 3 + 4 = 7. The answer is 7.", None, "3 + 4 = 7."),
+        ("fine_tune_cot_gpt3", " 3 + 4 = 7.\n\n-->\n\n7 ", None, "3 + 4 = 7."),
+        ("zero_shot_cot", " 3 + 4 = 7.", " 7.", "3 + 4 = 7."),
+        ("zero_shot_cot", " 3 + 4 = 7. The answer is 7.", " 7.", "3 + 4 = 7."),
+        ("zero_shot_cot", " The answer is 7.", " 7.", ""),
+    ],
+)
+@pytest.mark.parametrize("student", ["fine_tune_cot", "fine_tune_cot_paper", "fine_tune_cot_gpt3"])
+def test_the_answer_is_taught_once(
+    tokenizer: Any, student: str, method: str, said: str, answer_text: str | None, reasoning: str
+) -> None:
+    drawn = replace(sample(said), answer_text=answer_text)
+    assert rationale(METHODS[method], drawn, PROBLEM) == reasoning
+    prompt = METHODS[student]
+    curated = curated_by([PROBLEM], [[drawn]], [CHAT], tokenizer, ROOMY, teacher=METHODS[method], student=prompt)
+    if not reasoning:
+        assert curated.counts() == {"no rationale": 1}
+        return
+    (example,) = curated.examples
+    assert example.completion == completion(prompt, reasoning, "7", "The answer is 7.")
+    label = sample(example.completion.partition("END")[0])
+    assert grade(whole_text(prompt, label), PROBLEM).correct, "the student that says it is right"
+    assert rationale(prompt, label, PROBLEM) == reasoning, "and may teach in turn"
 
 
 def test_curating_what_was_curated_changes_nothing(tokenizer: Any) -> None:
@@ -178,7 +213,7 @@ def test_curating_what_was_curated_changes_nothing(tokenizer: Any) -> None:
 @pytest.mark.parametrize("part", [" ", "\n", ". ", "a ", "* ", "#", "\n\t", ".the ", "answer ", "the final "])
 def test_long_repetitions_take_no_time(part: str) -> None:
     started = time.process_time()
-    rationale(part * 50_000, PROBLEM)
+    rationale(CHAT_PROMPT, sample(part * 50_000), PROBLEM)
     assert time.process_time() - started < 1
 
 
@@ -194,7 +229,7 @@ def test_long_repetitions_take_no_time(part: str) -> None:
     ],
 )
 def test_the_rationale_ends_where_the_grader_read_the_answer(text: str, expected: str) -> None:
-    assert rationale(text, PROBLEM) == expected
+    assert rationale(CHAT_PROMPT, sample(text), PROBLEM) == expected
 
 
 def test_an_answer_without_reasoning_teaches_nothing(tokenizer: Any) -> None:

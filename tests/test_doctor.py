@@ -15,7 +15,8 @@ from fcot_lite.doctor import Check, exit_code
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.machine import Machine, detect
 from fcot_lite.preflight import Driver
-from fcot_lite.recipe import Recipe, TaskBlock, load
+from fcot_lite.recipe import Recipe, load
+from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import sources
 
 E2E = REPOSITORY / "tests" / "e2e.yaml"

@@ -432,3 +432,17 @@ def test_a_space_that_is_too_small_ends_in_an_error_that_names_the_knobs() -> No
         RecipeError, match=r"generated_coin_flip: no more than \d+ different test problems .*flips \[1, 1\]"
     ):
         tasks.load(COIN, "test", options={"flips": [1, 1]})
+
+
+def test_letters_that_spell_not_are_never_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "The answer is not." denies an answer and states none."""
+    import random
+
+    from fcot_lite.tasks import generated_names
+
+    monkeypatch.setitem(generated_names.NAMES_OF, "train", ["Ann", "Leo", "Scott"])
+    knobs = generated_names.letter_knobs({"words": [3, 3]})
+    drawn = [generated_names.draw_letters(random.Random(seed), knobs, "train") for seed in range(60)]
+    targets = {item.target for item in drawn if item is not None}
+    assert None in drawn
+    assert targets == {"nto", "ont", "otn", "tno", "ton"}

@@ -12,7 +12,7 @@ from test_custom import GOOD, KEYS, write
 from test_recipe import changed
 
 from fcot_lite import tasks
-from fcot_lite.recipe import TaskBlock
+from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import listing
 from fcot_lite.tasks.rg import PREFIX
 
@@ -46,6 +46,23 @@ def test_the_leakage_of_the_paper_is_in_the_table(monkeypatch: pytest.MonkeyPatc
 DATA = os.environ.get("FCOT_DATA", "")  # tests see none unless they ask
 
 
+def test_a_damaged_file_hides_no_other_task(tmp_path: Path) -> None:
+    damaged = tmp_path / "grade-school-math" / "test.jsonl"
+    damaged.parent.mkdir()
+    for name in ("train", "test"):
+        damaged.with_name(f"{name}.jsonl").write_text("{}\n")
+    done = fcot("tasks", FCOT_DATA=str(tmp_path))
+    assert done.returncode == 0
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert rows.keys() >= set(tasks.TASKS)
+    assert " damaged " in rows["gsm8k"]
+    assert " damaged " not in rows["multiarith"]
+    assert done.stderr.startswith(f"fcot: gsm8k: {damaged}: SHA-256 is ")
+    missing = fcot("tasks", FCOT_DATA=str(tmp_path / "none"))
+    assert missing.returncode == 0
+    assert missing.stderr == f"fcot: FCOT_DATA={tmp_path / 'none'}: no such folder\n"
+
+
 def test_one_task() -> None:
     done = fcot("tasks", "chain_arithmetic", "-n", "2", "--leakage")
     assert (done.returncode, done.stderr) == (0, "")
@@ -63,7 +80,7 @@ def test_one_task() -> None:
                 assert len(rendered) == 2 * prompt.examples + 1 + (prompt.system is not None)
                 assert problem.question in rendered[-1]["content"]
                 assert rendered[-1]["content"].splitlines()[0] in done.stdout
-    assert [row["by"] for row in found["leakage"]] == ["paper"]
+    assert [row["by"] for row in found["leakage"]] == ["own"]
     bare = json.loads(fcot("tasks", "chain_arithmetic", "--json").stdout)
     assert bare == {key: value for key, value in found.items() if key not in ("examples", "leakage")}
 
@@ -75,6 +92,10 @@ def test_one_task() -> None:
         (["tasks", "--leakage"], 2, "-n and --leakage are for one task: fcot tasks NAME"),
         (["tasks", "-n", "1"], 2, "-n and --leakage are for one task"),
         (["tasks", "gsm8k", "-n", "-1"], 2, "Invalid value for '-n'"),
+        (["tasks", "gsm8k", "task.train=5"], 2, "KEY=VALUE overrides are for a recipe"),
+        (["tasks", "data.jsonl"], 2, "data.jsonl: is data; write a recipe whose task.path names it, see docs/tasks.md"),
+        (["tasks", "."], 2, ".: is a folder; name a task, or one recipe in it"),
+        (["tasks", "none.yml"], 2, "none.yml: No such file or directory"),
         (["tasks", "none.yaml"], 2, "none.yaml: No such file or directory"),
         (["tasks", "own.yaml"], 3, "1 of 13 rows can't be used (1 not valid JSON); task.max_bad_rows is 0"),
         (["tasks", "own.yaml", "-n", "1"], 3, "data.jsonl:13: not valid JSON"),
@@ -107,6 +128,64 @@ def test_a_recipe_shows_its_data_by_its_prompts(tmp_path: Path) -> None:
     assert steering in found["examples"][0]["prompts"]["plain"][0]["content"]
     assert [(bad["row"], bad["reason"]) for bad in found["bad_rows"]] == [(13, "not valid JSON")]
     assert [(row["by"], row["loaded"]["template"]) for row in found["leakage"]] == [("paper", 4)]
+
+
+@pytest.mark.skipif("FCOT_DATA" not in os.environ, reason="FCOT_DATA is not set")
+def test_without_its_train_file_test_is_shown() -> None:
+    for arguments in ([], ["-n", "1"], ["--leakage"]):
+        done = fcot("tasks", "aqua", *arguments, FCOT_DATA=DATA)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("aqua: 254 test; answer: choice\n")
+        assert "no train: " in done.stdout
+        assert ("\naqua/test/" in done.stdout) == ("-n" in arguments)
+
+
+@pytest.mark.skipif("FCOT_DATA" not in os.environ, reason="FCOT_DATA is not set")
+def test_what_was_published_and_what_is_loaded() -> None:
+    done = fcot("tasks", "multiarith", "--leakage", FCOT_DATA=DATA)
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    labels = [line[0] for line in lines]
+    assert "paper, as published" in labels
+    assert any(label.startswith("paper, without 5 of train") for label in labels)
+
+
+def test_ids_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    write(tmp_path / "data.jsonl", [{**row, "id": f"\x1b[31mred{i}"} for i, row in enumerate(GOOD)])
+    own = {"path": "data.jsonl", **KEYS, "id": "id"}
+    (tmp_path / "own.yml").write_text(yaml.safe_dump(changed(task=own, prompts={"plain": {}, "steps": {}})))
+    done = fcot("tasks", "own.yml", "-n", "1", cwd=tmp_path)
+    assert done.returncode == 0
+    assert r"own/train/\x1b[31mred" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_a_recipe_takes_overrides(tmp_path: Path) -> None:
+    write(tmp_path / "data.jsonl", [*GOOD, b"{"])
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(changed(task={"path": "data.jsonl", **KEYS})))
+    assert fcot("tasks", "own.yaml", cwd=tmp_path).returncode == 3
+    assert fcot("tasks", "own.yaml", "task.max_bad_rows=1", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.real
+def test_a_slow_dataset_draws_no_more_than_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("reasoning_gym")
+    from fcot_lite.tasks import rg
+
+    drawn = []
+    whole = rg.load
+    monkeypatch.setattr(
+        rg, "load", lambda name, split, options, limit: drawn.append(limit) or whole(name, split, options, limit)
+    )
+    for name, kind, scorer in [("syllogism", "yes_no", None), ("palindrome_generation", "text", True)]:
+        found = listing.details(TaskBlock(name=f"{PREFIX}{name}"), listing.PROMPTS, 2, False)
+        assert (found["answer_kind"], len(found["examples"]), found["counts"]) == (kind, 2, {})
+        assert (found["scorer"] is not None) == bool(scorer)
+        head = next(iter(listing.details_lines(found)))
+        assert head.startswith(f"{PREFIX}{name}: as many as are asked for; answer: {kind}")
+        assert ("own scorer" in head) == bool(scorer)
+    assert drawn == [2, 2]
+    assert {"gcd", "sudoku"} < set(rg.names())
+    assert not {"composite", "codeio"} & set(rg.names())
 
 
 @pytest.mark.real

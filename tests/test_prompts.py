@@ -10,7 +10,7 @@ from conftest import CHATML
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcot_lite.answers import grade
+from fcot_lite.answers import final_sentence, grade
 from fcot_lite.errors import DataError
 from fcot_lite.prompts import (
     ANSWER_FORMS,
@@ -238,6 +238,9 @@ def test_both_calls_are_one_text() -> None:
         ("fine_tune_cot_gpt3", " Because.\n\n-->\n\n12 ", " Because.\n\nThe answer is\n\n12 "),
         ("fine_tune", "The answer is 12.", "The answer is 12."),
         ("fine_tune_cot", "a --> b. The answer is 12.", "a --> b. The answer is 12."),
+        ("fine_tune_paper", "12", "The answer is 12"),
+        ("fine_tune_cot_paper", " 5 --> 8 --> 12. --> 12 ", " 5 --> 8 --> 12. The answer is 12 "),
+        ("fine_tune_cot_paper", " 5 + 7. The answer is 12.", " 5 + 7. The answer is 12."),
         ("chat_cot", " 12.", " 12."),
     ],
 )
@@ -246,6 +249,60 @@ def test_what_is_graded_states_its_answer(method: str, said: str, graded: str) -
     assert text == graded
     verdict = grade(text, Problem("p", "q", "12"))
     assert verdict.correct == (method != "chat_cot"), "whose prompt asks for the sentence"
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name.startswith("fine_tune")])
+@pytest.mark.parametrize("target", ["not guilty", "Not Guilty", "guilty", "nothing"])
+def test_a_label_that_begins_with_not_is_no_denial(method: str, target: str) -> None:
+    problem = Problem("p", "q", target, "text")
+    said = completion(METHODS[method], "So it is.", target, final_sentence(problem)).partition("END")[0]
+    assert grade(whole_text(METHODS[method], Sample("p", 0, said, None, "stop", 1, 2, 3)), problem).correct
+    said = said.replace(target, "quite guilty")
+    assert not grade(whole_text(METHODS[method], Sample("p", 0, said, None, "stop", 1, 2, 3)), problem).correct
+
+
+def test_an_answer_that_begins_with_not_after_our_words() -> None:
+    problem = Problem("p", "q", "not guilty", "text")
+    twice = Sample("p", 0, " He went free.", " not guilty.", "stop", 1, 2, 3)
+    assert whole_text(METHODS["zero_shot_cot"], twice).endswith("Therefore, the answer is: not guilty.")
+    assert METHODS["zero_shot_cot"].answer_trigger == "\nTherefore, the answer is", "what the model sees has no colon"
+    assert grade(whole_text(METHODS["zero_shot_cot"], twice), problem).correct
+    once = Sample("p", 0, " not guilty.", None, "stop", 1, 2, 3)
+    assert grade(whole_text(METHODS["zero_shot"], once), problem).correct
+    guilty = Problem("p", "q", "guilty", "text")
+    for method, said in (("zero_shot", once), ("zero_shot_cot", twice)):
+        assert not grade(whole_text(METHODS[method], said), guilty).correct
+    number = Sample("p", 0, " not 12.", None, "stop", 1, 2, 3)
+    assert not grade(whole_text(METHODS["zero_shot"], number), Problem("p", "q", "12")).correct
+
+
+def test_the_system_message_can_say_how_the_answer_looks() -> None:
+    prompt = Prompt(system="End with {answer_form}.")
+    assert render(prompt, "{answer_form}?", [], "<n>")[0] == {"role": "system", "content": "End with <n>."}
+    plain = prompt.model_copy(update={"format": "plain"})
+    assert render(plain, "{answer_form}?", [], "<n>") == "End with <n>.\n\n{answer_form}?"
+
+
+def test_added_tokens_that_are_not_special_are_text_too(tokenizer: Any) -> None:
+    """Qwen's <tool_call> is one; overlapping ones are all cut, and runs of white space are no control tokens."""
+    from tokenizers import AddedToken
+
+    tokens = ["<think>", "</think>", "<a><b>", "<b><c>", "  "]
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
+    control = control_tokens(other)
+    assert set(tokens[:4]) <= control.keys()
+    assert "  " not in control
+    for text in (*tokens, "x <think>y</think>  <|im_end|><think>", "<a><b><c>", "<think>" * 3):
+        for ids in (
+            prompt_ids(other, [{"role": "user", "content": text}], "p/0")[5:],
+            prompt_ids(other, text, "p/0"),
+            completion_ids(other, text)[:-1],
+        ):
+            assert not {control[token] for token in tokens[:4]} & set(ids), text
+        assert other.decode(prompt_ids(other, text, "p/0")) == text
+        assert other.decode(completion_ids(other, text)[:-1]) == text
+    assert prompt_ids(other, "plain text", "p/0") == prompt_ids(tokenizer, "plain text", "p/0")
 
 
 def test_older_samples_keep_their_place() -> None:

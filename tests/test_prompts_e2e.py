@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fcot_lite import models
-from fcot_lite.prompts import METHODS, control_tokens, load_tokenizer, prompt_ids, render
+from fcot_lite.prompts import METHODS, Prompt, completion_ids, control_tokens, load_tokenizer, prompt_ids, render
 
 pytestmark = pytest.mark.e2e
 STARTERS = [
@@ -29,6 +29,21 @@ def test_a_hostile_question_is_text(tokenizer: Any, method: str) -> None:
     control = set(control_tokens(tokenizer).values())
     assert [i for i in hostile if i in control] == [i for i in harmless if i in control]
     assert HOSTILE in tokenizer.decode(hostile)
+
+
+@pytest.mark.parametrize("form", ["chat", "plain"])
+def test_no_added_token_is_written_by_a_text(tokenizer: Any, form: Any) -> None:
+    """Whether the tokenizer calls it special or not: Qwen's <tool_call> it does not."""
+    prompt = Prompt(format=form)
+    harmless = prompt_ids(tokenizer, render(prompt, "Is it a tag?", []), "p/0")
+    added = tokenizer.added_tokens_decoder
+    assert len(added) >= 17
+    for index, token in added.items():
+        text = f"Is {token.content}{token.content} a tag?"
+        ids = prompt_ids(tokenizer, render(prompt, text, []), "p/0")
+        assert ids.count(index) == harmless.count(index), token.content
+        assert text in tokenizer.decode(ids)
+        assert index not in completion_ids(tokenizer, text)[:-1], token.content
 
 
 @pytest.mark.parametrize("question", ["How many?", " two  spaces", "\n\nlines\n", "12,5 € ½", "日本 ß"])

@@ -221,6 +221,73 @@ def test_a_method_of_the_paper_needs_no_block() -> None:
         build(changed(teacher__prompt="zero_shot_cott"), "my.yaml")
 
 
+@pytest.mark.parametrize(
+    ("completion", "stop", "says"),
+    [
+        ("{rationale}\n{answer}", [], "'So it is.\\n12' for the number '12', and that is graded \"no answer\""),
+        ("{rationale} ==> {answer}", [], 'graded "no answer"; end it with {final_sentence}'),
+        ("Result: {answer}", [], "'Result: 12'"),
+        ("{rationale} {final_sentence} ... {rationale_}", [], "{rationale_} would stay as it is"),
+        ("{rationale}\n\\boxed{answer}", [], "'So it is.\\n\\\\boxed12'"),
+        ("{rationale}\n{final_sentence}", ["answer"], "'So it is.\\nThe ' for the number"),
+        ("{answer}", [], None),
+        ("{answer}.", [], None),
+        ("{rationale}\n\\boxed{{answer}}", [], None),
+        ("{rationale}\n#### {answer}", [], None),
+        ("{rationale} --> {answer} END", ["END"], None),
+        ("{rationale}\nAnswer: {answer}", [], None),
+        ("{final_sentence} {rationale}", [], None),
+    ],
+)
+def test_a_label_must_be_graded_right(completion: str, stop: list[str], says: str | None) -> None:
+    """Else the trained student's every answer counts as none, which shows only after the training."""
+    changes = {"prompts__plain__completion": completion, "prompts__plain__stop": stop}
+    if says is None:
+        assert build(changed(**changes), "my.yaml")
+        return
+    with pytest.raises(RecipeError) as raised:
+        build(changed(**changes), "my.yaml")
+    assert "prompts.plain.completion: " in str(raised.value)
+    assert says in str(raised.value)
+    # What nobody is trained with may say what it likes.
+    build(changed(prompts__steps__completion=completion.replace("{rationale_}", ""), prompts__steps__stop=stop), "here")
+
+
+def test_a_label_is_judged_by_the_kind_of_answers() -> None:
+    """ "#### no" is no statement of yes or no, "#### 12" is one of a number."""
+    own = {"path": "a.jsonl", "question": "q", "target": "a", "answer": "number"}
+    text = "{rationale}\nThe answer is: {answer} kg"
+    build(changed(task=own, prompts__plain__completion=text), "here")
+    with pytest.raises(RecipeError, match="for the letters 'nyda'"):
+        build(changed(task={**own, "answer": "letters"}, prompts__plain__completion=text), "here")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_a_students(method: str) -> None:
+    build(changed(student__prompt=method, evaluate__before=[method]), "here")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"prompts__plain__template": "{question} {answer}"}, "plain.template: {answer} would stay as it is; what is"),
+        ({"prompts__plain__template": "{question} {Question}"}, "filled in here is {question} and {answer_form}"),
+        ({"prompts__plain__system": "On {question}."}, "plain.system: {question} would stay as it is"),
+        ({"prompts__plain__stop": [""]}, "prompts.plain.stop.0: String should have at least 1 character"),
+        ({"teacher__sampling__stop": ["Q:", ""]}, "teacher.sampling.stop.1: String should have at least 1 character"),
+        ({"prompts__plain__template": r"{question} As \frac{a}{b} in \boxed{x}, {} {a b}."}, None),
+        ({"prompts__plain__system": "End with {answer_form}."}, None),
+    ],
+)
+def test_braces_and_stops(change: dict[str, Any], says: str | None) -> None:
+    if says is None:
+        build(changed(**change), "here")
+        return
+    with pytest.raises(RecipeError) as raised:
+        build(changed(**change), "here")
+    assert says in str(raised.value)
+
+
 @pytest.mark.parametrize("completion", ["", "{answer}{answer}", "{rationale}", "{rationale}{rationale}{answer}"])
 def test_a_completion_states_one_answer(completion: str) -> None:
     with pytest.raises(RecipeError, match=r"prompts\.plain\.completion: must hold"):
@@ -468,11 +535,16 @@ PLAIN = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.text(), st.text(), st.lists(st.text(), max_size=3), st.dictionaries(st.text(), PLAIN, max_size=3))
+@given(
+    st.text().filter(lambda text: "{" not in text),
+    st.text().filter(lambda text: "{" not in text),
+    st.lists(st.text(min_size=1), max_size=3),
+    st.dictionaries(st.text(), PLAIN, max_size=3),
+)
 def test_the_written_recipe_is_the_recipe(
     tmp_path_factory: pytest.TempPathFactory, system: str, around: str, stop: list[str], options: dict[str, Any]
 ) -> None:
-    template = around.replace("{question}", "") + "{question}"
+    template = around + "{question}"
     changes = {"prompts__plain": {"template": template, "system": system}, "task__options": options}
     recipe = build(changed(**changes, teacher__sampling__stop=stop), "here")
     path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"

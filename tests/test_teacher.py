@@ -350,7 +350,7 @@ def two_calls(monkeypatch: pytest.MonkeyPatch, store: SampleStore) -> Campaign:
         store,
         weights_hash="w",
         prompt=Prompt(answer_trigger="\nSo", stop=["Q:"]),
-        sampling=Sampling(max_tokens=20, temperature=0.7, top_p=0.9, stop=["X"]),
+        sampling=Sampling(max_tokens=20, temperature=0.7, top_p=0.9, repetition_penalty=1.3, stop=["X"]),
         engine=EngineBlock.model_validate({"max_model_len": 64}),
         tokenizer=Letters(),
     )
@@ -385,8 +385,9 @@ def test_a_second_call_answers_after_the_rationale(bench: Bench, monkeypatch: py
         assert request.prompt_token_ids[: -len(said)] in asked
         assert request.prompt_token_ids[-len(said) :] == said
         assert (request.sampling.temperature, request.sampling.top_p) == (0.0, 1.0), "greedy"
+        assert request.sampling.repetition_penalty == 1.0, "the answer stands in the rationale and is said again"
         assert request.sampling.max_tokens == teacher.ANSWER_MAX_TOKENS
-    assert all(request.sampling.temperature == 0.7 for request in first)
+    assert all((request.sampling.temperature, request.sampling.repetition_penalty) == (0.7, 1.3) for request in first)
     again = FakeEngine(says)
     assert draw_two(bench.store, campaign, again).samples == drawn.samples
     assert again.submitted == []

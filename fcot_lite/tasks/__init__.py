@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from fcot_lite import answers, math_check
-from fcot_lite.errors import RecipeError
-from fcot_lite.recipe import TaskBlock
+from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.records import AnswerKind, FinishReason, Problem, Verdict
+from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import (
     arithmetic,
     commonsense,
@@ -59,7 +59,7 @@ class Task:
 @dataclass(frozen=True, slots=True)
 class TaskRow:
     """A line of the table of tasks. Numbers of problems, of the paper's split, are None where they cannot be counted
-    here; `random_guess` is the accuracy of guessing, from 0 to 1."""
+    here; `random_guess` is the accuracy of guessing, from 0 to 1; `fault` says what is wrong with the task's files."""
 
     name: str
     category: str
@@ -71,6 +71,7 @@ class TaskRow:
     licence: str
     random_guess: float | None
     is_present_offline: bool
+    fault: str | None = None
 
 
 def _data_set(kind: AnswerKind, category: str, licence: str, data: DataSet, solved: Sequence[tuple[str, str]]) -> Task:
@@ -201,12 +202,11 @@ def random_guess(kind: AnswerKind, problems: Sequence[Problem]) -> float | None:
 
 
 def describe() -> list[TaskRow]:
-    """A row for each task in `TASKS`, without downloading anything. Raises DataError where a file is not the pinned
-    one."""
+    """A row for each task in `TASKS`, without downloading anything."""
     rows = []
     for name, chosen in TASKS.items():
         files = () if chosen.data is None else chosen.data.files
-        here = _problems_here(name, chosen)
+        here, fault = _problems_here(name, chosen)
         train, validation, test = (len(here[split]) if split in here else None for split in SPLITS)
         rows.append(
             TaskRow(
@@ -219,19 +219,24 @@ def describe() -> list[TaskRow]:
                 chosen.source,
                 chosen.licence,
                 random_guess(chosen.answer_kind, here.get("test", [])),
-                all(is_here(file) for file in files if file in SOURCES),
+                fault is None and all(is_here(file) for file in files if file in SOURCES),
+                fault,
             )
         )
     return rows
 
 
-def _problems_here(name: str, chosen: Task) -> Mapping[str, list[Problem]]:
-    """The splits that can be had without a download."""
-    if chosen.data is None:
-        return {split: load(name, split) for split in SPLITS}
-    if all(file in SOURCES and is_here(file) for file in chosen.data.files):
-        return splits.parts(chosen.data, "paper")
-    return {"test": load(name, "test")} if chosen.data.train_file and is_here(chosen.data.test_file) else {}
+def _problems_here(name: str, chosen: Task) -> tuple[Mapping[str, list[Problem]], str | None]:
+    """The splits that can be had without a download, and what is wrong with the files that are here: one wrong file
+    must not hide all other tasks."""
+    try:
+        if chosen.data is None:
+            return {split: load(name, split) for split in SPLITS}, None
+        if all(file in SOURCES and is_here(file) for file in chosen.data.files):
+            return splits.parts(chosen.data, "paper"), None
+        return ({"test": load(name, "test")} if chosen.data.train_file and is_here(chosen.data.test_file) else {}), None
+    except DataError as error:
+        return {}, str(error)
 
 
 def problems(block: TaskBlock, split: Split) -> list[Problem]:

@@ -5,28 +5,27 @@ is drawn. What is not given as a file of its own is taken out of train by a hash
 does not matter, and rows that are added move few of the others to another side.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
-from pathlib import Path
-from string import ascii_uppercase
+from functools import lru_cache
 from typing import Any
 
 from fcot_lite.answers import final_sentence, grade
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import sha256_file, sha256_json
-from fcot_lite.recipe import Hub, TaskBlock
-from fcot_lite.records import AnswerKind, Problem
-from fcot_lite.tasks.commonsense import multiple_choice
-from fcot_lite.tasks.rows import MAX_ROW_BYTES, BadRowError, Rows, file_rows, hub_rows, kind_of
-from fcot_lite.tasks.splits import By, normalised, template
+from fcot_lite.records import Problem
+from fcot_lite.task_block import Hub, TaskBlock
+from fcot_lite.tasks.columns import key, to_problem
+from fcot_lite.tasks.rows import BadRowError, Rows, data_file, file_rows, hub_rows
+from fcot_lite.tasks.splits import By, normalised
 
 # Read in this order, so that of two equal questions the one in test stays: else the student has seen it.
 PARTS = ("test", "validation", "train")
 LARGEST_TEST = 2_000  # 95 % intervals of ±2 points; more would only be taken from training
+LEAST_EXAMPLES, MOST_EXAMPLES = 8, 64  # the most that a prompt can show
 SHOWN = 10
+COLUMNS = {"answer", "question", "target", "choices", "solution", "id", "split"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +43,17 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What the data holds: every row is either a problem of one split or in `bad`."""
+    """What the data holds: every row is a problem of one split, one of `examples` (of train, for few-shot prompts), in
+    `bad`, or one of the `left_out`, which stand in another split but for case, or have their template there."""
 
     problems: Mapping[str, list[Problem]]
+    examples: list[Problem]
     bad: list[BadRow]
+    left_out: int
 
     def reasons(self) -> dict[str, int]:
         """How many rows were set aside for each reason, the most frequent first."""
-        return dict(Counter(row.reason for row in self.bad).most_common())
+        return _reasons(self.bad)
 
 
 def read(block: TaskBlock) -> Read:
@@ -60,6 +62,13 @@ def read(block: TaskBlock) -> Read:
     Raises DataError where files can't be read, where more than `max_bad_rows` rows are bad or a split comes out empty;
     ResourceError where a package is missing.
     """
+    keys = {"path", "hub", "max_bad_rows", *COLUMNS}
+    return _read(block.model_dump_json(include=keys), tuple(_hashes(block).values()))
+
+
+@lru_cache(maxsize=2)  # a stage asks for train, test, examples and bad rows: 13 s each for 100,000 rows
+def _read(block_json: str, _hashes: tuple[str, ...]) -> Read:
+    block = TaskBlock.model_validate_json(block_json)
     problems: dict[str, list[Problem]] = {}
     bad: list[BadRow] = []
     seen: dict[tuple[str, str], str] = {}
@@ -69,25 +78,31 @@ def read(block: TaskBlock) -> Read:
             try:
                 if isinstance(row, BadRowError):
                     raise row
-                problem = _problem(row, block)
+                problem = to_problem(row, block)
                 _remember(problem, f"{file}:{row_number}", seen)
             except BadRowError as error:
                 bad.append(BadRow(file, row_number, error.reason, error.found))
             else:
                 problems[part].append(problem)
     _check_bad_rows(bad, sum(map(len, problems.values())), block.max_bad_rows or 0)
-    for part, size in (("test", _test_size), ("validation", _validation_size)):
-        if part not in problems:
-            problems["train"], problems[part] = _take(problems["train"], size(len(problems["train"])), block.split)
+    whole, left_out = _keep_apart(problems, block.split)
+    if "test" not in problems:
+        side = _template if block.split == "template" else _question
+        whole["train"], whole["test"] = _take(whole["train"], _test_size(len(whole["train"])), side)
+    if "validation" not in problems:
+        whole["train"], whole["validation"] = _take_validation(whole["train"], block.split)
     for part in PARTS:
-        if not problems[part]:
+        if not whole[part]:
             least = "three rows, 500 for a start" + (", of many templates" if block.split == "template" else "")
-            raise DataError(f"{block.label}: no {part} questions are left; give it at least {least}")
-        problems[part] = [
+            aside = [f"{len(bad):,} rows were set aside:", *_shown(bad)] if bad else []
+            none = f"{block.label}: no {part} questions are left; give it at least {least}"
+            raise DataError("\n".join([none, *aside]))
+        whole[part] = [
             replace(problem, id=f"own/{part}/{problem.id}")
-            for problem in sorted(problems[part], key=lambda problem: _hash(problem.question))
+            for problem in sorted(whole[part], key=lambda problem: key(problem.question))
         ]
-    return Read(problems, bad)
+    whole["train"], shown = _set_examples_apart(whole["train"])
+    return Read(whole, shown, bad, left_out)
 
 
 def load(block: TaskBlock, split: str, limit: int | None) -> list[Problem]:
@@ -96,9 +111,8 @@ def load(block: TaskBlock, split: str, limit: int | None) -> list[Problem]:
 
 
 def examples(block: TaskBlock, count: int) -> list[tuple[str, str]]:
-    """`count` questions of train with their worked solutions, each ending in the answer.
+    """`count` questions with their worked solutions, each ending in the answer; they stand in no split.
 
-    From the end of train, so that a run on a part of it does not ask for what it was shown.
     Raises RecipeError where there are not so many, and as `read` does.
     """
     if count == 0:
@@ -108,19 +122,14 @@ def examples(block: TaskBlock, count: int) -> list[tuple[str, str]]:
             f"{block.label}: {count} solved examples asked for, and task.solution names no column with worked "
             "solutions; name it, or set the prompt's `examples` to 0"
         )
-    solved: list[tuple[str, str]] = []
-    for problem in reversed(read(block).problems["train"]):
-        solution, ending = problem.metadata.get("solution"), final_sentence(problem)
-        if len(solved) < count and solution is not None:
-            text = solution if solution.endswith(ending) else f"{solution}\n{ending}"
-            if grade(text, problem).correct:  # else it states another answer as well
-                solved.append((problem.question, text))
-    if len(solved) < count:
+    there = read(block).examples
+    if len(there) < count:
         raise RecipeError(
-            f"{block.label}: {count} solved examples asked for; in train {len(solved)} rows have a solution that "
+            f"{block.label}: {count} solved examples asked for; of train {len(there)} are set apart for that: a tenth, "
+            f"at least {LEAST_EXAMPLES} and at most {MOST_EXAMPLES}, never over a half, of the rows whose solution "
             "states no other answer than the target"
         )
-    return solved
+    return [(problem.question, str(_worked(problem))) for problem in there[:count]]
 
 
 def fingerprint(block: TaskBlock) -> str:
@@ -128,25 +137,27 @@ def fingerprint(block: TaskBlock) -> str:
 
     Raises as `read` does.
     """
-    keys = {"answer", "question", "target", "choices", "solution", "id", "split"}
-    columns = block.model_dump(include=keys)
-    if block.path is None:
-        content: Any = {part: [_content(p) for p in problems] for part, problems in read(block).problems.items()}
-    else:
-        files = block.path.model_dump(exclude_none=True)
-        content = {part: _sha256(Path(file).expanduser()) for part, file in files.items()}
-    return sha256_json([columns, content])
+    columns = block.model_dump(include=COLUMNS)
+    if block.path is not None:
+        return sha256_json([columns, _hashes(block)])
+    found = read(block)
+    parts = {**found.problems, "examples": found.examples}
+    return sha256_json([columns, {part: [_content(p) for p in problems] for part, problems in parts.items()}])
 
 
 def _content(problem: Problem) -> list[Any]:
     return [problem.question, problem.target, dict(problem.metadata)]
 
 
-def _sha256(path: Path) -> str:
+def _hashes(block: TaskBlock) -> dict[str, str]:
+    """Of the files, by split; {} for a data set of the hub."""
+    if block.path is None:
+        return {}
+    paths = {part: data_file(name) for part, name in block.path.model_dump(exclude_none=True).items()}
     try:
-        return sha256_file(path)
+        return {part: sha256_file(path) for part, path in paths.items()}
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; paths start at the current folder, {Path.cwd()}") from None
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from None
 
 
 def _parts(block: TaskBlock) -> dict[str, tuple[str, Rows]]:
@@ -160,7 +171,7 @@ def _parts(block: TaskBlock) -> dict[str, tuple[str, Rows]]:
     if block.path is None:
         raise RecipeError("a task needs one of name, path and hub")
     files = {part: getattr(block.path, part) for part in PARTS}
-    return {part: (file, file_rows(Path(file).expanduser(), columns)) for part, file in files.items() if file}
+    return {part: (file, file_rows(data_file(file), columns)) for part, file in files.items() if file}
 
 
 def _hub_splits(hub: Hub, there: Sequence[str]) -> dict[str, str]:
@@ -185,172 +196,102 @@ def _validation_size(num_rows: int) -> int:
     return min(num_rows // 2, 500, max(30, round(0.1 * num_rows)))  # as of every task: splits.hold_out
 
 
-def _take(problems: Sequence[Problem], wanted: int, by: By) -> tuple[list[Problem], list[Problem]]:
-    """(rest, taken): questions, or whole templates, in the order of their hashes; never over a half of all."""
+def _question(problem: Problem) -> str:
+    return normalised(problem.question)
+
+
+def _template(problem: Problem) -> str:
+    return str(problem.metadata["group"])
+
+
+def _take(
+    problems: Sequence[Problem], wanted: int, side: Callable[[Problem], str]
+) -> tuple[list[Problem], list[Problem]]:
+    """(rest, taken): all that are alike by `side` at a time, in the order of their hashes; never over a half of all."""
     groups: dict[str, list[Problem]] = {}
     for problem in problems:
-        groups.setdefault(problem.metadata["group"] if by == "template" else problem.question, []).append(problem)
+        groups.setdefault(side(problem), []).append(problem)
     rest: list[Problem] = []
     taken: list[Problem] = []
-    for group in sorted(groups, key=_hash):
+    for group in sorted(groups, key=key):
         members = groups[group]
         fits = len(taken) < wanted and len(taken) + len(members) <= len(problems) // 2
         (taken if fits else rest).extend(members)
     return rest, taken
 
 
-def _hash(question: str) -> str:
-    return hashlib.sha256(normalised(question).encode()).hexdigest()
+def _take_validation(problems: Sequence[Problem], by: By) -> tuple[list[Problem], list[Problem]]:
+    """Whole templates, so that nothing is chosen on what was learnt by heart. Data of a few large templates, which
+    can't be had so, gives single questions, unless the recipe wants templates apart."""
+    wanted = _validation_size(len(problems))
+    rest, taken = _take(problems, wanted, _template)
+    return (rest, taken) if len(taken) >= wanted or by == "template" else _take(problems, wanted, _question)
+
+
+def _keep_apart(parts: Mapping[str, list[Problem]], by: By) -> tuple[dict[str, list[Problem]], int]:
+    """The given splits without what stands in one before them, and how many those were."""
+    kept: dict[str, list[Problem]] = {}
+    left_out = 0
+    for part in (part for part in PARTS if part in parts):
+        before = [problem for problems in kept.values() for problem in problems]
+        questions, templates = set(map(_question, before)), set(map(_template, before))
+        kept[part] = [
+            problem
+            for problem in parts[part]
+            if _question(problem) not in questions and not (by == "template" and _template(problem) in templates)
+        ]
+        left_out += len(parts[part]) - len(kept[part])
+    return kept, left_out
+
+
+def _set_examples_apart(train: Sequence[Problem]) -> tuple[list[Problem], list[Problem]]:
+    """(rest, examples): those with a solution from the end of train, which a run on a part of it asks for last."""
+    wanted = min(len(train) // 2, MOST_EXAMPLES, max(LEAST_EXAMPLES, round(0.1 * len(train))))
+    usable = [problem for problem in reversed(train) if "solution" in problem.metadata]
+    shown: list[Problem] = []
+    for problem in usable:
+        if len(shown) < wanted and _worked(problem) is not None:
+            shown.append(problem)
+    ids = {problem.id for problem in shown}
+    return [problem for problem in train if problem.id not in ids], shown
+
+
+def _worked(problem: Problem) -> str | None:
+    """The solution, ending in the answer; None where it states another answer as well."""
+    solution, ending = str(problem.metadata["solution"]), final_sentence(problem)
+    text = solution if solution.endswith(ending) else f"{solution}\n{ending}"
+    return text if grade(text, problem).correct else None
 
 
 def _check_bad_rows(bad: Sequence[BadRow], num_good: int, most: int) -> None:
     if len(bad) <= most:
         return
-    counts = ", ".join(f"{n} {reason}" for reason, n in Read({}, list(bad)).reasons().items())
-    lines = [
-        f"{len(bad):,} of {len(bad) + num_good:,} rows can't be used ({counts}); task.max_bad_rows is {most}",
-        *(f"  {row}" for row in bad[:SHOWN]),
-        *([f"  … and {len(bad) - SHOWN:,} more"] if len(bad) > SHOWN else []),
-        f"Mend them, or go on without them by task.max_bad_rows={len(bad)}",
-    ]
-    raise DataError("\n".join(lines))
+    advice = f"Mend them, or go on without them by task.max_bad_rows={len(bad)}"
+    if not num_good:
+        advice = "None is left: see that task.question, task.target and task.answer fit the file"
+    counts = (
+        f"{len(bad):,} of {len(bad) + num_good:,} rows can't be used ({_counted(bad)}); task.max_bad_rows is {most}"
+    )
+    raise DataError("\n".join([counts, *_shown(bad), advice]))
+
+
+def _counted(bad: Sequence[BadRow]) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in _reasons(bad).items())
+
+
+def _reasons(bad: Sequence[BadRow]) -> dict[str, int]:
+    return dict(Counter(row.reason for row in bad).most_common())
+
+
+def _shown(bad: Sequence[BadRow]) -> list[str]:
+    """The first of them, a line each."""
+    more = [f"  … and {len(bad) - SHOWN:,} more"] if len(bad) > SHOWN else []
+    return [*(f"  {row}" for row in bad[:SHOWN]), *more]
 
 
 def _remember(problem: Problem, where: str, seen: dict[tuple[str, str], str]) -> None:
-    keys = [("duplicate id", problem.id), ("duplicate question", _hash(problem.question))]
-    for key in reversed(keys):
-        if key in seen:
-            raise BadRowError(key[0], f"also in {seen[key]}")
-    seen.update(dict.fromkeys(keys, where))
-
-
-def _problem(row: Mapping[str, Any], block: TaskBlock) -> Problem:
-    """A row as a problem whose id does not name its split yet. Raises BadRowError."""
-    if block.question is None or block.target is None or block.answer is None:
-        raise RecipeError("data of your own needs task.question, task.target and task.answer")
-    question = _text(row, block.question)
-    value = _cell(row, block.target)
-    group = template(question)
-    if block.answer == "choice":
-        labels, texts = _choices(row, block.choices or ())
-        problem = multiple_choice(question, texts, _chosen(value, labels, texts), group)
-    else:
-        problem = Problem("", question, TARGETS[block.answer](value), block.answer, {"group": group})
-    if block.solution is not None and row.get(block.solution) not in (None, ""):
-        problem = replace(problem, metadata={**problem.metadata, "solution": _text(row, block.solution)})
-    if not _is_gradable(problem):
-        raise BadRowError(f"no {block.answer} for an answer", _short(problem.target))
-    return replace(problem, id=_hash(problem.question)[:16] if block.id is None else _id(_cell(row, block.id)))
-
-
-def _is_gradable(problem: Problem) -> bool:
-    """Whether the grader takes the gold answer for one: else each rationale that ends in it would count as wrong."""
-    try:
-        return grade(final_sentence(problem), problem).correct
-    except DataError:
-        return False
-
-
-def _cell(row: Mapping[str, Any], column: str) -> Any:
-    if column not in row:
-        raise BadRowError("column missing", f"no {column!r} among {', '.join(map(ascii, row))[:200]}")
-    if row[column] is None:
-        raise BadRowError("empty", column)
-    return row[column]
-
-
-def _text(row: Mapping[str, Any], column: str) -> str:
-    return _plain(_cell(row, column), column)
-
-
-def _plain(value: Any, what: str) -> str:
-    """The value where it is text with something in it, its ends stripped."""
-    if not isinstance(value, str):
-        raise BadRowError("wrong type", f"{what} is {kind_of(value)}, not text")
-    text = value.strip()
-    if not text:
-        raise BadRowError("empty", what)
-    if len(text) > MAX_ROW_BYTES:
-        raise BadRowError("too long", f"{what} has {len(text):,} characters")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise BadRowError("half a character", f"{what} holds the lone surrogate {text[error.start]!a}") from None
-    return text
-
-
-def _id(value: Any) -> str:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _plain(value, "id")
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        value = Decimal(repr(value))  # the digits as they were written, where Decimal(0.1) has 55
-    if isinstance(value, Decimal):
-        text = f"{value:f}"  # "NaN" and "Infinity" for what is none
-        return text.rstrip("0").removesuffix(".") if "." in text else text
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _plain(value, "the target")
-
-
-def _yes_no(value: Any) -> str:
-    word = ("yes" if value else "no") if isinstance(value, bool) else _plain(value, "the target").lower()
-    if word not in (words := {"yes": "yes", "true": "yes", "no": "no", "false": "no"}):
-        raise BadRowError("no yes_no for an answer", _short(word))
-    return words[word]
-
-
-def _one_line(value: Any) -> str:
-    text = _plain(value, "the target")
-    if len(text.splitlines()) > 1:
-        raise BadRowError("not one line", _short(text))
-    return text
-
-
-def _math(value: Any) -> str:
-    return _one_line(value) if isinstance(value, str) else _number(value)
-
-
-TARGETS: Mapping[AnswerKind, Callable[[Any], str]] = {
-    "number": _number,
-    "yes_no": _yes_no,
-    "letters": _one_line,
-    "text": _one_line,
-    "math": _math,
-}
-
-
-def _choices(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(labels, texts) of the options: a column for each, a list, or lists under "label" and "text", as the hub has."""
-    labels = list(ascii_uppercase)
-    values: Any = [_cell(row, column) for column in columns]
-    if len(columns) == 1:
-        (values,) = values
-        if isinstance(values, dict) and isinstance(values.get("label"), list):
-            labels = [_plain(label, "a label") for label in values["label"]]
-            values = values.get("text")
-        if not isinstance(values, list):
-            raise BadRowError("wrong type", f"{columns[0]} is {kind_of(values)}, not a list of texts")
-    texts = [_plain(value, f"choice {ascii_uppercase[i % 26]}") for i, value in enumerate(values)]
-    if not 2 <= len(texts) <= min(len(labels), 26):
-        raise BadRowError("number of choices", str(len(texts)))
-    if len(set(map(normalised, texts))) < len(texts):
-        raise BadRowError("two equal choices")
-    return labels[: len(texts)], texts
-
-
-def _chosen(value: Any, labels: Sequence[str], texts: Sequence[str]) -> str:
-    """The letter of the right option, which is given by its label, its text, or as a whole number from 0."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        matches = {value} & set(range(len(texts)))
-    else:
-        value = _plain(value, "the target")
-        bare = value.removeprefix("(").removesuffix(")").upper()
-        matches = {i for i, label in enumerate(labels) if label.upper() == bare}
-        matches |= {i for i, text in enumerate(texts) if text == value}
-    if len(matches) != 1:
-        raise BadRowError("not one of the choices" if not matches else "more than one choice", _short(str(value)))
-    return ascii_uppercase[matches.pop()]
-
-
-def _short(text: str) -> str:
-    return repr(text[:60])
+    names = [("duplicate id", problem.id), ("duplicate question", key(problem.question))]
+    for name in reversed(names):
+        if name in seen:
+            raise BadRowError(name[0], f"also in {seen[name]}")
+    seen.update(dict.fromkeys(names, where))

@@ -73,11 +73,14 @@ def letter_knobs(options: Mapping[str, Any]) -> dict[str, Any]:
     return ranges("generated_last_letters", {"words": ((4, 4), 2, MOST_NAMES)}, options)
 
 
-def draw_letters(rng: random.Random, knobs: dict[str, Any], split: str) -> Item:
+def draw_letters(rng: random.Random, knobs: dict[str, Any], split: str) -> Item | None:
+    """Words, or None where their last letters are "not": no text could state that answer and not deny one."""
     words = rng.sample(NAMES_OF[split], rng.randint(*knobs["words"]))
     asked = " ".join(words)
     steps = [f'The last letter of "{word}" is "{word[-1]}".' for word in words]
     joined = "".join(word[-1] for word in words)
+    if joined == "not":
+        return None
     question = f'Take the last letters of each words in "{asked}" and concatenate them.'
     return Item(split, asked, question, joined, " ".join([*steps, f'Concatenated they are "{joined}".']))
 

@@ -47,6 +47,7 @@ FAULTS = (
 
 _UNSEEDED = "its items depend on Python's hash seed: every process would draw others"
 REFUSED = {
+    "composite": "it only mixes other datasets; name one of those",
     **dict.fromkeys(
         ("arc_agi", "codeio", "group_anagrams", "isomorphic_strings", "knight_swap", "list_functions",
          "polynomial_multiplication", "ransom_note", "word_ladder"),
@@ -88,6 +89,11 @@ def version() -> str | None:
         return importlib.metadata.version("reasoning-gym")
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def names() -> list[str]:
+    """Of all datasets that can be a task, without the prefix. Raises ResourceError where reasoning-gym is missing."""
+    return [name for name in sorted(_gym().factory.DATASETS) if name not in REFUSED]
 
 
 def load(name: str, split: str, options: Mapping[str, Any], limit: int | None) -> list[Problem]:
@@ -159,10 +165,11 @@ def _problems(
             if bucket(text) == split and text not in seen and _has_gold(dataset, maker, entry):
                 break
         else:
-            raise RecipeError(
-                f"{PREFIX}{dataset}: no more than {index} different {split} problems found with options "
-                f"{json.dumps(options)}. Widen them, or ask for fewer problems"
+            found = f"{PREFIX}{dataset}: no more than {index} different {split} problems found"
+            wider = (
+                f" with options {json.dumps(options)}. Widen them" if options else ". Set task.options to wider ones"
             )
+            raise RecipeError(f"{found}{wider}, or ask for fewer: task.{split}={max(index, 1)}")
         seen.add(text)
         metadata: dict[str, Any] = {"source_dataset": dataset}
         target = _target(dataset, entry)
@@ -240,7 +247,7 @@ def _options(dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:
     datasets = _gym().factory.DATASETS
     if dataset not in datasets:
         close = difflib.get_close_matches(dataset.lower().replace("-", "_"), datasets, n=1)
-        hint = f"did you mean {PREFIX + close[0]!r}?" if close else "choose one of reasoning-gym's, as rg:gsm_symbolic"
+        hint = f"did you mean {PREFIX + close[0]!r}?" if close else f"`fcot tasks {PREFIX}` lists them"
         raise RecipeError(f"unknown task {name!r}: {hint}")
     if dataset in REFUSED:
         raise RecipeError(f"{name} cannot be used: {REFUSED[dataset]}")
@@ -248,7 +255,10 @@ def _options(dataset: str, options: Mapping[str, Any]) -> dict[str, Any]:
     chosen = {}
     for option, value in options.items():
         if option in OURS:
-            raise RecipeError(f"{name}: option {option!r} is not for recipes; task.train and its like set the sizes")
+            raise RecipeError(
+                f"{name}: option {option!r} is not for recipes; task.train and its like set the sizes, and the seed of "
+                "an item follows from the options, the split and its place"
+            )
         if option not in known:
             match = difflib.get_close_matches(str(option), known, n=1)
             raise RecipeError(

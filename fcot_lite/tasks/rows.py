@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fcot_lite.errors import DataError, ResourceError
-from fcot_lite.recipe import Hub
+from fcot_lite.task_block import Hub
 
 MAX_ROW_BYTES = 1_000_000  # some 250,000 tokens: no model here reads more
 BATCH_ROWS = 1_000
@@ -33,15 +33,26 @@ class BadRowError(ValueError):
 Rows = Iterator[tuple[int, dict[str, Any] | BadRowError]]
 
 
+def data_file(name: str) -> Path:
+    """The file that a recipe names, `~` filled in. Raises DataError where there is none, or nothing in it."""
+    try:
+        path = Path(name).expanduser()
+        if path.is_file():  # a pipe or a device would never end
+            if path.stat().st_size == 0:
+                raise DataError(f"{path}: is empty; give it a row for each question")
+            return path
+        what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "no such file"
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, the home of nobody
+        raise DataError(f"{name[:200]}: cannot be a file ({getattr(error, 'strerror', None) or error})") from None
+    raise DataError(f"{path}: {what}; relative paths start at the current folder, {Path.cwd()}")
+
+
 def file_rows(path: Path, columns: Sequence[str]) -> Rows:
     """The rows of a .jsonl, .csv or .parquet file, each with its number; empty lines are no rows.
 
     Raises DataError where the file can't be read as a whole, or its head lacks one of the columns; ResourceError where
     the package for Parquet is missing.
     """
-    if not path.is_file():  # a pipe or a device would never end
-        what = "is a folder" if path.is_dir() else "is no file" if path.exists() else "no such file"
-        raise DataError(f"{path}: {what}; relative paths start at the current folder, {Path.cwd()}")
     try:
         if path.suffix.lower() == ".parquet":
             yield from _parquet(path, columns)
@@ -89,23 +100,39 @@ def _jsonl(lines: Iterator[_Line]) -> Rows:
     for line in lines:
         if line.fault:
             yield line.number, line.fault
+        elif line.number == 1 and line.text.startswith("["):
+            yield 1, BadRowError("not an object", "is the file one JSON array? Write one {…} a line, without commas")
         elif text := line.text.rstrip(" \t\r\n"):
             yield line.number, _json_object(text)
 
 
 def _json_object(text: str) -> dict[str, Any] | BadRowError:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=_unique)
+    except BadRowError as error:
+        return error
     except json.JSONDecodeError as error:
         return BadRowError("not valid JSON", f"{error.msg.removesuffix(' at')} at position {error.colno}")
-    except (ValueError, RecursionError) as error:  # a number of more than 4,300 digits; 100,000 brackets
-        return BadRowError("not valid JSON", "nested too deeply" if isinstance(error, RecursionError) else str(error))
+    except RecursionError:  # 100,000 brackets
+        return BadRowError("not valid JSON", "nested too deeply")
+    except ValueError:  # Python reads no more at once
+        return BadRowError("not valid JSON", "a number of more than 4,300 digits")
     if not isinstance(value, dict):
         return BadRowError("not an object", f"one {{…}} a line is a row; this is {kind_of(value)}")
     return value
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object. Raises BadRowError where a key stands in it twice: json would silently take the last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise BadRowError("a key twice", ascii(next(key for key in keys if keys.count(key) > 1)))
+    return value
+
+
 def _csv(path: Path, lines: Iterator[_Line], columns: Sequence[str]) -> Rows:
+    csv.field_size_limit(MAX_ROW_BYTES)  # 131,072 where nobody says otherwise
     records = _csv_records(lines)
     number, head = next(((n, cells) for n, cells in records if cells), (1, []))
     if isinstance(head, BadRowError):
@@ -210,7 +237,12 @@ def _arrow_value(cell: Any) -> Any:
 def _check_columns(where: object, columns: Sequence[str], there: Sequence[str]) -> None:
     for column in columns:
         if column not in there:
-            raise DataError(f"{where}: no column {column!r}; there are: {', '.join(map(repr, there))[:500]}")
+            hint = "".join(
+                f". Is it separated by {mark!r}? Save it with commas"
+                for mark in (";", "\t", "|")
+                if len(there) == 1 and mark in there[0]
+            )
+            raise DataError(f"{where}: no column {column!r}; there are: {', '.join(map(repr, there))[:500]}{hint}")
         if there.count(column) > 1:
             raise DataError(f"{where}: more than one column is called {column!r}; rename one")
 

@@ -25,8 +25,9 @@ SPLITTINGS: tuple[By, ...] = ("paper", "template")
 PRONOUN = "he|she|him|his|her|hers|himself|herself"
 NUMERAL = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 # Names are words with a capital. The first word of a sentence is taken for one too: with all else equal it is
-# the same template, and no list of names is complete.
-NAME = re.compile(rf"\b(?:[^\W\d_a-z][\w'’]*|(?:{PRONOUN})\b)")
+# the same template, and no list of names is complete. Capitals of every alphabet that has them: Chinese has none.
+CAPITALS = "".join(filter(str.isupper, map(chr, range(0x10000))))
+NAME = re.compile(rf"\b(?:[{CAPITALS}][\w'’]*|(?:{PRONOUN})\b)")
 NUMBER = re.compile(rf"\d+(?:[.,/:]\d+)*|\b(?:{NUMERAL})\b")
 
 
@@ -48,6 +49,12 @@ class DataSet:
 def normalised(question: str) -> str:
     """The text by which two questions count as the same: case, white space and Unicode form do not matter."""
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
+
+
+def exact(question: str) -> str:
+    """The text by which a question is known: of Unicode's ways to write the same characters one, single spaces. Case
+    and what only looks alike (3² and 32) stay apart, as in "the ASCII code of a"."""
+    return " ".join(unicodedata.normalize("NFC", question).split())
 
 
 def template(question: str) -> str:
