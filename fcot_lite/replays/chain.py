@@ -12,7 +12,6 @@ from fractions import Fraction
 from fcot_lite.records import Problem
 from fcot_lite.replays.following import STATES_THE_ANSWER, Follow, Notes, Replay, sentences
 
-N = r"(?<![\w.,/])[-−]?\d{1,3}(?:,\d{3}){1,4}(?![\d,])|(?<![\w.])[-−]?\d{1,12}(?:\.\d{1,6})?(?![\d])"
 QUESTIONS = (
     re.compile(r"Start with (?P<start>\d+)\. (?P<steps>.*) What is the result\?"),
     re.compile(r"Take the number (?P<start>\d+), then (?P<steps>.*)\. What number do you get\?"),
@@ -29,18 +28,18 @@ SIGNS |= {"plus": "+", "minus": "-", "times": "*", "multiplied by": "*", "divide
 SIGN = r"\+|-|−|–|\*|×|x|·|/|÷|\\times|\\div|plus|minus|times|multiplied by|divided by"
 NUMBER = r"[-−]?\d{1,12}(?:,\d{3}){0,4}(?:\.\d{1,6})?"
 G = r"[\s*_$\\()]{0,6}"  # what may stand between the parts: blanks, markdown, LaTeX, brackets
-# Digits before it would make it the end of a longer number, and a sign before it a part of a longer sum.
+END = rf"(?!\d)(?!{G}(?:{SIGN}){G}\d)"  # else it would be the beginning of a number or a sum
 EQUATION = re.compile(
     rf"(?<![\w.,])(?P<left>{NUMBER}(?:{G}(?:{SIGN}){G}{NUMBER}){{1,40}}){G}"
-    rf"(?P<is>=|\bis(?: equal to)?\b|\bequals\b|\bgives\b|\bmakes\b|→|->){G}(?P<right>{NUMBER})(?![\d])(?!{G}(?:{SIGN}){G}\d)"
+    rf"(?:=|\bis(?: equal to)?\b|\bequals\b|\bgives\b|\bmakes\b|→|->){G}(?P<right>{NUMBER}){END}"
 )
-SIGN_OR_NUMBER = re.compile(rf"(?P<number>(?<![\d)])[-−]?\d[\d,.]*|\d[\d,.]*)|(?P<sign>{SIGN})")
 PART = re.compile(rf"{G}(?P<sign>{SIGN}){G}(?P<number>{NUMBER})")
+IT = r"(?:it|that|this|the result)"
 SPOKEN = re.compile(
-    r"\b(?P<verb>add|adding|subtract|subtracting|multiply(?:ing)?(?: (?:it|that|this|the result))? by|"
-    rf"divid(?:e|ing)(?: (?:it|that|this|the result))? by){G}(?P<number>{NUMBER})(?![\d.,]*\d)(?:\s?(?:to|from) (?:it|that|this|the result))?"
-    rf"[,:]?\s{{0,2}}(?:(?:and |to |we |you |she |which |this |it |now |has )*(?:get|gets|gives?|is|have|makes?|equals|results? in)|=|:|→|->){G}"
-    rf"(?P<right>{NUMBER})(?![\d])(?!{G}(?:{SIGN}){G}\d)",
+    rf"\b(?P<verb>add|adding|subtract|subtracting|multiply(?:ing)?(?: {IT})? by|divid(?:e|ing)(?: {IT})? by)"
+    rf"{G}(?P<number>{NUMBER})(?![\d.,]*\d)(?:\s?(?:to|from) {IT})?[,:]?\s{{0,2}}"
+    r"(?:(?:and |to |we |you |she |which |this |it |now |has ){0,6}"
+    rf"(?:get|gets|gives?|is|have|makes?|equals|results? in)|=|:|→|->){G}(?P<right>{NUMBER}){END}",
     re.I,
 )
 START = re.compile(

@@ -47,14 +47,17 @@ TIMES = {"once": 1, "twice": 2}
 COUNTED = re.compile(
     rf"\b(?:{FLIPS}(?: (?:the coin|up|over))? (?:a total of )?(?:(?P<n>\d{{1,3}}|{'|'.join(NUMBER_WORDS)}) times?"
     r"|(?P<adverb>once|twice))\b(?! by)"
-    rf"|(?P<people>\d{{1,3}}|{'|'.join(NUMBER_WORDS)}) (?:people|persons?|of them) {FLIPS})|(?P<parity>odd|even) number",
+    rf"|(?P<people>\d{{1,3}}|{'|'.join(NUMBER_WORDS)}) (?:people|persons?|of them) {FLIPS})"
+    r"|(?P<parity>odd|even) number",
     re.I,
 )
 NTH_FLIP = re.compile(r"\bafter (?:the )?(\w{3,8}) (?:flip|reversal|turn)\b", re.I)
 STRANGER = re.compile(rf"(?<![\w'’])(?P<name>[A-Z][a-z]+) (?:{FLIPS}|(?:does|did)(?: not|n['’]t) flip)\b")
 NO_NAMES = frozenset(
-    "He She It They Nobody Everyone Everybody Someone Who Person This That And Then Now Not If When Coin All One No "
-    "Never Next Finally Flip Flips First Second Third Fourth Last".split()
+    """
+    He She It They Nobody Everyone Everybody Someone Who Person This That And Then Now Not If When Coin All One No
+    None Never Next Finally Flip Flips First Second Third Fourth Last
+    """.split()  # noqa: SIM905
 )
 
 

@@ -1,9 +1,9 @@
 """Dates: what a text says today is, and what lies so many days before or after which date.
 
 The true dates come from the gold option and from what is asked: where tomorrow is 05/02/2021, today is 05/01/2021.
-Every "N days after D is E" is computed. A date is read in every way it can be meant: without a year in any near one, and
-05/09/2018 as the ninth of May or the fifth of September where the question has it so too. A claim is wrong where it
-is wrong in every reading.
+Every "N days after D is E" is computed. A date is read in every way it can be meant: without a year in any near one,
+and 05/09/2018 as the ninth of May or the fifth of September where the question has it so too. A claim is wrong where
+it is wrong in every reading.
 """
 
 import calendar
@@ -15,8 +15,13 @@ from datetime import date, timedelta
 from fcot_lite.records import Problem
 from fcot_lite.replays.following import NUMBER_WORDS, STATES_THE_ANSWER, Follow, Notes, Replay, any_of, whole_number
 
-MONTHS = ("january february march april may june july august september october november december").split()
-MONTH = r"(?:Jan(?:uary)?|Feb(?:r?uary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
+MONTHS = """
+    january february march april may june july august september october november december
+""".split()  # noqa: SIM905
+MONTH = (
+    r"(?:Jan(?:uary)?|Feb(?:r?uary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?"
+    r"|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)\b\.?"
+)
 DATE = re.compile(
     rf"(?<![\w/])(?:(?P<m>\d{{1,2}})/(?P<d>\d{{1,2}})/(?P<y>\d{{4}})|(?P<iy>\d{{4}})-(?P<im>\d\d)-(?P<id>\d\d)"
     rf"|(?P<month>{MONTH})\s(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\b(?:,?\s(?P<year>\d{{4}}))?"
@@ -27,7 +32,11 @@ AMOUNT = rf"(?P<n>\d{{1,4}}|an?|the|half a|{any_of(NUMBER_WORDS)})"
 UNIT = r"(?P<unit>day|week|month|year|hour)s?"
 SPAN = rf"(?:exactly\s)?{AMOUNT}\s(?:more\s|calendar\s|full\s)?{UNIT}"
 MARK = r"[\s*_\"'“”’(]{0,4}"
-COPULA = rf"(?:(?:is|was|were|be|will be|would be|would have been|must be|should be|falls on|fell on|gives(?: us)?|equals|brings us to|comes out as|becomes)\b(?:\s(?:the|on|also|then|therefore|thus|actually|indeed|in fact))*|=|:|→|->){MARK}\Z"
+COPULA = (
+    r"(?:(?:is|was|were|be|will be|would be|would have been|must be|should be|falls on|fell on|gives(?: us)?|equals"
+    r"|brings us to|comes out as|becomes)\b(?:\s(?:the|on|also|then|therefore|thus|actually|indeed|in fact)){0,3}"
+    rf"|=|:|→|->){MARK}\Z"
+)
 EARLIER = "ago|earlier|back|before|prior to|prior"
 # What may stand right before a date and say what it is, and how it is compared.
 DAY_WORDS = {
@@ -40,7 +49,9 @@ NAMED_DAY = re.compile(
     rf"(?<![\w'’])(?<!from )(?<!after )(?<!before )(?P<day>{any_of(tuple(DAY_WORDS))})\b{MARK},?\s?{COPULA}", re.I
 )
 SHIFTED = re.compile(
-    rf"(?<![\w])(?:the date\s)?{SPAN}\s(?P<way>{EARLIER}|later|after|from now|from today|hence)(?:\s(?:from\s)?(?:it|that|this|today|then|that date|this date|now))?(?:\s(?:it|the date|that|this))?,?\s{COPULA}",
+    rf"(?<!\w)(?:the date\s)?{SPAN}\s(?P<way>{EARLIER}|later|after|from now|from today|hence)"
+    r"(?:\s(?:from\s)?(?:it|that|this|today|then|that date|this date|now))?(?:\s(?:it|the date|that|this))?"
+    rf",?\s{COPULA}",
     re.I,
 )
 BEFORE_A_DATE = re.compile(
@@ -53,12 +64,14 @@ IS_SO_FAR_FROM = re.compile(
 )
 PLUS = re.compile(rf"\A{MARK}(?P<way>\+|-|−|–|plus|minus){MARK}{SPAN}{MARK},?\s?{COPULA}", re.I)
 SAME = re.compile(
-    rf"\A{MARK}[,)]?\s?(?:which is(?: the same as)?|i\.e\.,?|that is,?|or|=|→|which (?:can be|is) written as|which in MM/DD/YYYY(?: format)? is|in MM/DD/YYYY(?: format)?(?: is|,)){MARK}\Z",
+    rf"\A{MARK}[,)]?\s?(?:which is(?: the same as)?|i\.e\.,?|that is,?|or|=|→|which (?:can be|is) written as"
+    rf"|which in MM/DD/YYYY(?: format)? is|in MM/DD/YYYY(?: format)?(?: is|,)){MARK}\Z",
     re.I,
 )
 THIS_IS = re.compile(rf"(?:\A|[.!\n]\s{{0,3}}|\bso )(?:this|that|it)\s(?:is|was|would be|means){MARK}\Z", re.I)
 LETTERED = re.compile(
-    rf"\A{MARK}[,)]?\s?(?:(?:that|which) is|that's|=|→|option|choice|answer|is){MARK}(?:option|choice|answer)?\s?\(?([A-Z])\)",
+    rf"\A{MARK}[,)]?\s?(?:(?:that|which) is|that's|=|→|option|choice|answer|is){MARK}(?:option|choice|answer)?\s?"
+    r"\(?([A-Z])\)",
     re.I,
 )
 SUPPOSES = re.compile(
@@ -230,9 +243,9 @@ class Reading:
             return False
         from_question = bool(last.means & self._question_dates())
         expected = {day for d in last.means if (day := shifted(d, count, unit))}
-        if expected and self._compare(stated, expected, f"{count:+} {unit}s from {last.written}"):
-            if from_question and self.truth.asked in stated.means:
-                self.notes.followed.update(range(self.notes.num_steps))  # from the question straight to the answer
+        holds = bool(expected) and self._compare(stated, expected, f"{count:+} {unit}s from {last.written}")
+        if holds and from_question and self.truth.asked in stated.means:
+            self.notes.followed.update(range(self.notes.num_steps))  # from the question straight to the answer
         return True
 
     def _question_dates(self) -> set[date]:

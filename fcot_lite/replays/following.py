@@ -9,11 +9,13 @@ from fcot_lite.rationale import Finding
 from fcot_lite.records import Problem
 
 MOST_FINDINGS = 50  # beyond that a text only repeats itself
-NUMBER_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-).split()
-ORDINALS = "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()
+NUMBER_WORDS = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty
+""".split()  # noqa: SIM905 - one quote a word would hide them
+ORDINALS = """
+    zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth
+""".split()  # noqa: SIM905
 # A stop ends a sentence before white space only: "3.5" and "file.txt" hold none.
 SENTENCE_END = re.compile(r"[.!?]+[\"'”’)*]*(?=\s|\Z)|\n")
 STATES_THE_ANSWER = re.compile(r"\b(?i:answer)\b")  # that sentence is for answers.grade to judge

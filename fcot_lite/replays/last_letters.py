@@ -28,12 +28,13 @@ IS = (
 )
 # A letter without quotes is one before a stop or a comma: else "is a name" would name the letter a.
 LETTER = (
-    rf"\s{{0,2}}(?:the\s(?:last\s)?)?(?:letter\s)?"
+    r"\s{0,2}(?:the\s(?:last\s)?)?(?:letter\s)?"
     rf"(?:{Q}{{1,4}}(?P<quoted>[^\W\d_]{{1,20}}){Q}|(?P<bare>[^\W\d_])(?=\s{{0,2}}(?:[.,;:)\n]|\Z|and\b)))"
 )
 OF_UNKNOWN = re.compile(rf"\b(?:last|final) letter (?:of|in|for) {Q}{{1,4}}(?P<word>[^\W\d_]{{2,40}}){Q}{{1,4}} is\b")
 OF_NTH = re.compile(
-    rf"\b(?P<nth>{any_of(ORDINALS[1:])}|\d{{1,2}}(?:st|nd|rd|th)) (?:word|name)(?: is)?(?: {Q}\w{{1,40}}{Q},?)?{IS}{LETTER}",
+    rf"\b(?P<nth>{any_of(ORDINALS[1:])}|\d{{1,2}}(?:st|nd|rd|th)) (?:word|name)(?: is)?"
+    rf"(?: {Q}\w{{1,40}}{Q},?)?{IS}{LETTER}",
     re.I,
 )
 FROM = re.compile(rf"{Q}(?P<quoted>[^\W\d_]){Q}{{1,4}}(?:\s\(?from|\sin|\sof)\s{Q}{{0,4}}\Z", re.I)
@@ -43,7 +44,7 @@ PUTS_TOGETHER = re.compile(
     r"\b(?:concatenat\w*|together|combin\w*|join\w*|in order|sequence|string|form(?:s|ing)?)\b", re.I
 )
 QUOTED = re.compile(
-    rf"(?:\"|“|`|\*\*|(?<!\w)'|‘)(?P<quoted>[^\W\d_](?:[^\W\d_ +\-,.]|[ +\-,](?! )){{0,60}})(?:\"|”|`|\*\*|'(?!\w)|’)"
+    r"(?:\"|“|`|\*\*|(?<!\w)'|‘)(?P<quoted>[^\W\d_](?:[^\W\d_ +\-,.]|[ +\-,](?! )){0,60})(?:\"|”|`|\*\*|'(?!\w)|’)"
 )
 ARRIVES = re.compile(
     r"(?:\b(?:is|are|gives?|gets?|get|as|makes?|have|forms?|into|us|word|string)|[:=]|->|→)\s{1,2}([^\W\d_]{2,60})"
@@ -102,7 +103,8 @@ def _before(text: str, start: int) -> str:
 def _lists(text: str, words: list[str], notes: Notes) -> None:
     """ "The last letters are a, n, r and n." """
     for match in LETTERS_ARE.finditer(text):
-        position, listed = match.end(), []
+        position = match.end()
+        listed: list[str] = []
         while len(listed) <= len(words) and (item := LISTED.match(text, position)):
             listed.append(item[1].lower())
             position = item.end()

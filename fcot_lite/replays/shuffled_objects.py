@@ -16,12 +16,12 @@ VERB = r"(?:swap|switch|trade|exchange|change)(?:s|es|d|ped|ing|ping)?"
 TOLD_SWAP = re.compile(r"(?:First|Then|Finally), ([A-Z]\w+) and ([A-Z]\w+) (?:swap|switch|trade|exchange|change)\b")
 MARK = r"[\s*_\"'“”’(]{0,4}"  # blanks, quotes and markdown
 # The words that may stand between a person and what the person holds.
-WORDS = (
-    "now still then currently also again has have had holds hold held holding is was in on at with the a an his her "
-    "their gets got get receives received takes took ends ended up left brings brought borrows borrowed looks looking "
-    "look after starts started playing plays dancing dances keeps kept feeds owns will be who partner of position back "
-    "being ball gift book seat dish that's which"
-).split()
+WORDS = """
+    now still then currently also again has have had holds hold held holding is was in on at with the a an his her
+    their gets got get receives received takes took ends ended up left brings brought borrows borrowed looks looking
+    look after starts started playing plays dancing dances keeps kept feeds owns will be who partner of position back
+    being ball gift book seat dish that's which
+""".split()  # noqa: SIM905
 HOLDS = rf"(?:{MARK}(?:(?:\b(?:{any_of(WORDS)})\b|:|=|->|→|-|–|['’]s\b|,(?= (?:who|now|which)\b)){MARK}){{0,7}}|\s)"
 HELD_BY = rf"{MARK}(?:(?:\b(?:now|still|goes|is|to|with|by|held|belongs|then|being)\b|:|=|->|→){MARK}){{1,4}}"
 GIVES = re.compile(r"\b(?:gives?|gave|hands?|swaps?|trades?|passes|goes to|had|was|were|originally|before)\b", re.I)
@@ -63,10 +63,7 @@ def _story(problem: Problem) -> Story | None:
     if not found or not choices or not swaps:
         return None
     opening = stem[: stem.find(f"First, {swaps[0][0]} and")]
-    start = {
-        person: thing
-        for person, thing in re.findall(rf"\b([A-Z]\w+) (?:[a-z]+ ){{1,5}}({any_of(choices)})(?!\w)", opening)
-    }
+    start = dict(re.findall(rf"\b([A-Z]\w+) (?:[a-z]+ ){{1,5}}({any_of(choices)})(?!\w)", opening))
     if sorted(start.values()) != sorted(choices) or not {person for pair in swaps for person in pair} <= start.keys():
         return None
     holds = [start]
@@ -104,7 +101,8 @@ class Reading:
         self.end_stated = False
         self.named = _short_names(story.objects)
         people, things = any_of(story.people), any_of(tuple(self.named))
-        pair = rf"(?<!\w)(?P<one>{people})(?:(?:'s|’s)?{MARK}(?:and|&|with){MARK}|\s{VERB}\s(?:\w+\s){{0,3}}with\s)(?P<other>{people})(?!\w)"
+        between = rf"(?:'s|’s)?{MARK}(?:and|&|with){MARK}|\s{VERB}\s(?:\w+\s){{0,3}}with\s"
+        pair = rf"(?<!\w)(?P<one>{people})(?:{between})(?P<other>{people})(?!\w)"
         self.pair = re.compile(rf"{pair}(?P<verb>[^.\n]{{0,30}}?\b{VERB})?", re.I)
         self.claim = re.compile(
             rf"(?<!\w)(?:(?P<person>(?-i:{people})){HOLDS}(?P<thing>{things})(?!\w)(?!['’]s?\b)"
@@ -187,9 +185,9 @@ class Reading:
             if lettered:
                 self._letter(lettered, thing, offset)
             right = {place for place in possible if holds[place][person] == thing}
-            if not right and (lenient or GIVES.search(claim[0])):
-                if any(state[person] == thing for state in holds[: max(possible) + 1]):
-                    continue
+            told_earlier = any(state[person] == thing for state in holds[: max(possible) + 1])
+            if not right and told_earlier and (lenient or GIVES.search(claim[0])):
+                continue
             if right:
                 possible = right
                 place = min(right - {0}, default=0)
