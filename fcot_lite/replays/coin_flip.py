@@ -24,13 +24,13 @@ from fcot_lite.replays.following import (
 START = re.compile(r"^A coin is heads up\. ")
 TURN = re.compile(r"(?<=\. )([^.\n]{1,60}?) (flips|does not flip) the coin\.")
 
-NOT = r"(?:not|never|n['’]t|no longer)"
+NOT = r"(?:\bnot|\bnever|n['’]t|\bno longer)"
 FLIPS = r"(?:flip(?:s|ped|ping)?|revers(?:e|es|ed|ing)|turn(?:s|ed)? (?:it|the coin)|toss(?:es|ed)?)"
 LEAVES = r"(?:leaves?|left|leaving|skips?|skipped|keeps|kept)"
-ACTION = re.compile(rf"\b(?:(?P<not>{NOT}\s(?:\w+\s)?{FLIPS}|{LEAVES})|{FLIPS})\b", re.I)
+ACTION = re.compile(rf"(?:(?P<not>{NOT}\s(?:\w+\s)?{FLIPS}|\b{LEAVES})|\b{FLIPS})\b", re.I)
 DID_NOT = re.compile(r"\A\W{0,3}(?:(?:do|does|did)(?:n['’]t| not)|not)\W*\Z", re.I)  # "Zoe doesn't, …"
 SIDE = re.compile(
-    rf"(?P<not>\b{NOT}\s(?:(?:still|a|on|the)\s)?)?\b(?P<side>heads?|tails?)\b(?!\s+(?:or|nor|and)\s+(?:heads|tails))",
+    rf"(?P<not>{NOT}\s(?:(?:still|a|on|the)\s)?)?\b(?P<side>heads?|tails?)\b(?!\s+(?:or|nor|and)\s+(?:heads|tails))",
     re.I,
 )
 UNDECIDED = re.compile(r"\b(?:heads|tails)(?: up)?\s+(?:or|nor|and)\s+(?:heads|tails)\b", re.I)
@@ -41,7 +41,7 @@ AT_THE_START = re.compile(
 AT_THE_END = re.compile(r"\b(?:in the end|at the end|ends?|ended|final|finally|after all|result)\b", re.I)
 CONCLUDES = re.compile(r"\b(?:so|thus|therefore|hence|overall|conclusion)\b", re.I)
 BEFORE_A_NAME = re.compile(r"\b(?:after|once|when|because|since|as|with|by)\W{1,3}\Z", re.I)
-NOBODY = re.compile(rf"\b(?:nobody|no one|none of (?:them|the people))\b[^.\n]{{0,20}}?\b{FLIPS}\b", re.I)
+NOBODY = re.compile(rf"\b(?:nobody|no one|none)\b[^.\n]{{0,20}}?\b{FLIPS}\b", re.I)
 EVERYBODY = re.compile(rf"\b(?:everybody|everyone|(?:each|all) of them|they all)\s{FLIPS}\b", re.I)
 TIMES = {"once": 1, "twice": 2}
 COUNTED = re.compile(

@@ -60,7 +60,8 @@ BEFORE_A_DATE = re.compile(
 NEXT_TO_A_DATE = re.compile(rf"(?<!\w)the day (?P<way>before|after|following|preceding){MARK}\Z", re.I)
 IS_THEN = re.compile(rf"\A{MARK}[,)]?\s?{COPULA}", re.I)
 IS_SO_FAR_FROM = re.compile(
-    rf"\A{MARK}\s?(?:is|was|=)\s{SPAN}\s(?P<way>before|after|prior to|from|later than|earlier than){MARK}\Z", re.I
+    rf"\A(?:{MARK}\s?(?:is|was|=)\s|,?\s?\(){SPAN}\s(?P<way>before|after|prior to|from|later than|earlier than){MARK}\Z",
+    re.I,
 )
 PLUS = re.compile(rf"\A{MARK}(?P<way>\+|-|−|–|plus|minus){MARK}{SPAN}{MARK},?\s?{COPULA}", re.I)
 SAME = re.compile(
@@ -254,7 +255,7 @@ class Reading:
     def _compare(self, stated: Stated, expected: Iterable[date], what: str) -> bool:
         expected = set(expected)
         if not expected or stated.means & expected:
-            if stated.means & self.truth.today:
+            if (stated.means | self.so_far) & self.truth.today and not self.truth.asked_today:
                 self.notes.followed.add(0)
             if self.truth.asked in stated.means:
                 self.notes.followed.add(self.notes.num_steps - 1)

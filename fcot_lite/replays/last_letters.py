@@ -29,8 +29,9 @@ IS = (
 # A letter without quotes is one before a stop or a comma: else "is a name" would name the letter a.
 LETTER = (
     r"\s{0,2}(?:the\s(?:last\s)?)?(?:letter\s)?"
-    rf"(?:{Q}{{1,4}}(?P<quoted>[^\W\d_]{{1,20}}){Q}|(?P<bare>[^\W\d_])(?=\s{{0,2}}(?:[.,;:)\n]|\Z|and\b)))"
+    rf"(?:{Q}{{1,4}}(?P<quoted>[^\W\d_]{{1,20}}){Q}|(?P<bare>[^\W\d_]{{1,20}})(?=\s{{0,2}}(?:[.,;:)\n]|\Z|and\b)))"
 )
+SAID_OF_A_LETTER = re.compile(rf"\bletter (?:of|in|for) {Q}{{0,4}}\Z", re.I)
 OF_UNKNOWN = re.compile(rf"\b(?:last|final) letter (?:of|in|for) {Q}{{1,4}}(?P<word>[^\W\d_]{{2,40}}){Q}{{1,4}} is\b")
 OF_NTH = re.compile(
     rf"\b(?P<nth>{any_of(ORDINALS[1:])}|\d{{1,2}}(?:st|nd|rd|th)) (?:word|name)(?: is)?"
@@ -74,12 +75,13 @@ def _follow(text: str, words: list[str]) -> Replay:
             stated = said["quoted"] or said["bare"]
             if stated.lower() == last[word]:
                 notes.followed.update(i for i, other in enumerate(words) if other == word)
-            elif not (len(stated) > 1 and said[0].lstrip().startswith((":", "-", "–", "is"))) or "letter" in _before(
-                text, match.start()
+            elif (
+                len(stated) == 1
+                or said["quoted"]
+                or SAID_OF_A_LETTER.search(text, max(0, match.start() - 30), match.start())
             ):
-                notes.wrong(
-                    f"the last letter of {word} is {last[word]}, the text says {stated}", match.start(), said.end()
-                )
+                right = last[word]
+                notes.wrong(f"the last letter of {word} is {right}, the text says {stated}", match.start(), said.end())
     for match in OF_UNKNOWN.finditer(text):
         if match["word"] not in last:
             notes.wrong(f"there is no {match['word']} in the question", match.start(), match.end())
@@ -94,10 +96,6 @@ def _follow(text: str, words: list[str]) -> Replay:
     _lists(text, words, notes)
     _together(text, words, notes)
     return notes.replay(len(notes.followed) == len(words))
-
-
-def _before(text: str, start: int) -> str:
-    return text[max(0, start - 30) : start]
 
 
 def _lists(text: str, words: list[str], notes: Notes) -> None:

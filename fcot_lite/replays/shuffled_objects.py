@@ -78,18 +78,18 @@ def _story(problem: Problem) -> Story | None:
 
 
 def _short_names(objects: Sequence[str]) -> dict[str, str]:
-    """What a text may call each object, in lower case, and the object: "lemon cake" is "lemon" too among cakes."""
+    """What a text may call each object, in lower case, and the object: without the words that all begin or end with,
+    "lemon cake" among cakes is "lemon"."""
+    split = [thing.split() for thing in objects]
+    first = next((n for n, words in enumerate(zip(*split, strict=False)) if len(set(words)) > 1), 0)
+    last = next((n for n, words in enumerate(zip(*map(reversed, split), strict=False)) if len(set(words)) > 1), 0)
     names = {thing.lower(): thing for thing in objects}
-    heads = {thing.split()[-1].lower() for thing in objects}
-    for thing in objects:
-        words = thing.split()
-        short = " ".join(words[:-1]) if len(heads) == 1 else " ".join(words[words[0].lower() in ("the", "a", "an") :])
-        if len(heads) == 1 and words[0].lower() == words[-1].lower():
-            short = ""
-        if short and sum(short.lower() in other.lower() for other in objects) == 1:
-            names.setdefault(short.lower(), thing)
-    if len(heads) == 1 and all(len(thing.split()) == 2 for thing in objects) and "seat" in heads:
-        names |= {thing.split()[1].lower(): thing for thing in objects if thing.split()[0].lower() == "seat"}
+    for thing, words in zip(objects, split, strict=True):
+        short = " ".join(words[first : len(words) - last]).lower()
+        if words[0].lower() in ("the", "a", "an") and not first:
+            short = " ".join(words[1:]).lower()
+        if len(short) > 1:
+            names.setdefault(short, thing)
     return names
 
 
