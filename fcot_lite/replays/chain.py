@@ -33,7 +33,15 @@ EQUATION = re.compile(
     rf"(?<![\w.,])(?P<left>{NUMBER}(?:{G}(?:{SIGN}){G}{NUMBER}){{1,40}}){G}"
     rf"(?:=|\bis(?: equal to)?\b|\bequals\b|\bgives\b|\bmakes\b|→|->){G}(?P<right>{NUMBER}){END}"
 )
+FIRST = re.compile(NUMBER)
 PART = re.compile(rf"{G}(?P<sign>{SIGN}){G}(?P<number>{NUMBER})")
+# "adding 90 to 63, which is 66", "the sum of 69 and 87 is 56"
+PUT = re.compile(
+    rf"\b(?:(?P<verb>add(?:s|ing|ed)?|subtract(?:s|ing|ed)?) (?P<number>{NUMBER}) (?:to|from)"
+    rf"|sum of (?P<of>{NUMBER}) and) (?P<first>{NUMBER})(?![\d.,]*\d),? ?(?:you |we |she |to )?"
+    rf"(?:which (?:is|gives|results in|equals)|is|gives|results in|get|equals|:|=){G}(?P<right>{NUMBER}){END}",
+    re.I,
+)
 IT = r"(?:it|that|this|the result)"
 SPOKEN = re.compile(
     rf"\b(?P<verb>add|adding|subtract|subtracting|multiply(?:ing)?(?: {IT})? by|divid(?:e|ing)(?: {IT})? by)"
@@ -46,6 +54,9 @@ START = re.compile(
     rf"\b(?:starts?|starting|begins?|beginning) (?:with|from|at)(?: the number)?{G}(?P<number>{NUMBER})(?!\d)", re.I
 )
 RESULT = re.compile(rf"\b(?:final )?(?:result|number|value) is(?: now)?{G}(?P<number>{NUMBER})(?!\d)", re.I)
+
+
+MOST_STRAYS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +99,14 @@ class Reading:
         self.text, self.chain = text, chain
         self.notes = Notes("chain_arithmetic", len(chain.steps))
         self.num_done, self.value = 0, chain.values[0]
-        self.strays: list[tuple[str, Fraction, int, int]] = []  # equations that hold and are no step
+        self.strays: list[tuple[str, int, int]] = []  # equations that hold and are no step
 
     def follow(self) -> Replay:
         chain, last = self.chain, self.chain.values[0]
         for start, end in sentences(self.text):
             if STATES_THE_ANSWER.search(self.text, start, end):
                 continue
-            found = [*EQUATION.finditer(self.text, start, end), *SPOKEN.finditer(self.text, start, end)]
+            found = [match for form in (EQUATION, SPOKEN, PUT) for match in form.finditer(self.text, start, end)]
             for match in sorted(found, key=lambda match: match.start()):
                 last = self._equation(match)
             for match in START.finditer(self.text, start, end):
@@ -108,7 +119,7 @@ class Reading:
                     self.notes.wrong(reason, *match.span())
         if self.strays and last != chain.values[-1]:
             expected = "the chain is done" if self.num_done == len(chain.steps) else f"the next step is {self._next()}"
-            written, _, start, end = self.strays[0]
+            written, start, end = self.strays[0]
             self.notes.wrong(f"{expected}, the text computes {written}", start, end)
         return self.notes.replay(len(self.notes.followed) == len(chain.steps))
 
@@ -119,32 +130,23 @@ class Reading:
     def _equation(self, match: re.Match[str]) -> Fraction:
         """The value that the equation arrives at."""
         stated = _number(match["right"])
-        if "verb" in match.groupdict():
-            verb = match["verb"].lower()
-            operator = next(sign for name, sign in OPERATORS.items() if verb[:3] == name[:3])
-            first, parts = None, [(operator, _number(match["number"]))]
-        else:
-            first, parts = _parts(match["left"])
+        first, parts = _terms(match)
         if self._step(match, first, parts, stated):
             return stated
         if first is not None:
             value = _evaluated(first, parts)
-            if value is None or value != stated:
-                self.notes.wrong(
-                    f"{match['left']} is {'nothing' if value is None else value}, the text says {match['right']}",
-                    *match.span(),
-                )
+            if value != stated:
+                sum_ = _written(first, parts)
+                is_ = "nothing" if value is None else value
+                self.notes.wrong(f"{sum_} is {is_}, the text says {match['right']}", *match.span())
                 return stated
         if stated == self.value or stated in self.chain.values:
             self.strays.clear()  # back on the chain
-            if (
-                self.num_done < len(self.chain.steps)
-                and stated == self.chain.values[self.num_done + 1] == self._true_next()
-            ):
+            if self.num_done < len(self.chain.steps) and stated == self._true_next():
                 self.notes.followed.add(self.num_done)
                 self.num_done, self.value = self.num_done + 1, stated
-        elif len(self.strays) < 100:
-            self.strays.append((match[0], stated, *match.span()))
+        elif len(self.strays) < MOST_STRAYS:
+            self.strays.append((match[0], match.start(), match.end()))
         return stated
 
     def _true_next(self) -> Fraction:
@@ -172,8 +174,8 @@ class Reading:
             if stated == result:
                 self.notes.followed.update(range(done, behind))
             else:
-                spoken = f"{value} " + " ".join(f"{operator} {number}" for operator, number in steps)
-                self.notes.wrong(f"{spoken} is {result}, the text says {match['right']}", *match.span())
+                reason = f"{_written(value, steps)} is {result}, the text says {match['right']}"
+                self.notes.wrong(reason, *match.span())
             self.num_done, self.value = behind, stated
             self.strays.clear()
             return True
@@ -184,12 +186,21 @@ def _number(written: str) -> Fraction:
     return Fraction(written.replace(",", "").replace("−", "-"))
 
 
-def _parts(left: str) -> tuple[Fraction, list[tuple[str, Fraction]]]:
-    first = re.match(NUMBER, left)
-    assert first
-    return _number(first[0]), [
-        (SIGNS.get(part["sign"], part["sign"]), _number(part["number"])) for part in PART.finditer(left, first.end())
-    ]
+def _terms(match: re.Match[str]) -> tuple[Fraction | None, list[tuple[str, Fraction]]]:
+    """What an equation starts with, None where it is the value reached, and what it applies to that."""
+    if match.re is EQUATION:
+        first = FIRST.match(match["left"])
+        parts = PART.finditer(match["left"], first.end() if first else 0)
+        terms = [(SIGNS.get(part["sign"], part["sign"]), _number(part["number"])) for part in parts]
+        return _number(first[0]) if first else None, terms
+    operator = next(sign for verb, sign in OPERATORS.items() if (match["verb"] or "add").lower()[:3] == verb[:3])
+    if match.re is PUT:
+        return _number(match["first"]), [(operator, _number(match["number"] or match["of"]))]
+    return None, [(operator, _number(match["number"]))]
+
+
+def _written(first: Fraction, parts: list[tuple[str, Fraction]]) -> str:
+    return f"{first} " + " ".join(f"{operator} {number}" for operator, number in parts)
 
 
 def _evaluated(first: Fraction, parts: list[tuple[str, Fraction]]) -> Fraction | None:

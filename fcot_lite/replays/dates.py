@@ -60,7 +60,8 @@ BEFORE_A_DATE = re.compile(
 NEXT_TO_A_DATE = re.compile(rf"(?<!\w)the day (?P<way>before|after|following|preceding){MARK}\Z", re.I)
 IS_THEN = re.compile(rf"\A{MARK}[,)]?\s?{COPULA}", re.I)
 IS_SO_FAR_FROM = re.compile(
-    rf"\A(?:{MARK}\s?(?:is|was|=)\s|,?\s?\(){SPAN}\s(?P<way>before|after|prior to|from|later than|earlier than){MARK}\Z",
+    rf"\A(?:{MARK}\s?(?:is|was|=)\s|,?\s?\(){SPAN}"
+    rf"\s(?P<way>before|after|prior to|from|later than|earlier than){MARK}\Z",
     re.I,
 )
 PLUS = re.compile(rf"\A{MARK}(?P<way>\+|-|−|–|plus|minus){MARK}{SPAN}{MARK},?\s?{COPULA}", re.I)
@@ -125,13 +126,14 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """A date in a text, with every date it can mean: none for February 30."""
+    """A date in a text, with every date it can mean: none for February 30. `choice` is what it means among the
+    choices, whose months stand first."""
 
     start: int
     end: int
     written: str
     means: frozenset[date]
-    has_year: bool
+    choice: frozenset[date]
 
 
 def read(problem: Problem) -> Follow | None:
@@ -159,6 +161,11 @@ def _date(year: int, month: int, day: int) -> date | None:
         return None
 
 
+def _month(name: str) -> int:
+    """The number of a month that is written out or shortened."""
+    return next(i + 1 for i, known in enumerate(MONTHS) if known.startswith(name.lower()[:3]))
+
+
 class Reading:
     def __init__(self, text: str, truth: Truth) -> None:
         self.text, self.truth = text, truth
@@ -179,22 +186,20 @@ class Reading:
 
     def _stated(self, match: re.Match[str]) -> Stated:
         part = match.groupdict()
-        if part["m"] or part["im"]:
-            year, month, day = (
-                (int(part[k]) for k in ("y", "m", "d") if part["m"])
-                if part["m"]
-                else (int(part[k]) for k in ("iy", "im", "id"))
-            )
+        if part["m"]:
+            month, day, year = (int(part[name]) for name in ("m", "d", "y"))
             readings = [_date(year, month, day)]
-            if part["m"] and (readings[0] is None or match[0] in self.truth.written):
+            if readings[0] is None or match[0] in self.truth.written:
                 readings.append(_date(year, day, month))
+        elif part["iy"]:
+            readings = [_date(int(part["iy"]), int(part["im"]), int(part["id"]))]
         else:
-            name = (part["month"] or part["month2"]).lower()[:3]
-            month = next(i + 1 for i, known in enumerate(MONTHS) if known.startswith(name))
-            day, written_year = int(part["day"] or part["day2"]), part["year"] or part["year2"]
+            month, day = _month(part["month"] or part["month2"]), int(part["day"] or part["day2"])
+            written_year = part["year"] or part["year2"]
             readings = [_date(year, month, day) for year in ([int(written_year)] if written_year else self.years)]
-        has_year = bool(part["m"] or part["im"] or part["year"] or part["year2"])
-        return Stated(*match.span(), match[0], frozenset(filter(None, readings)), has_year)
+        means = frozenset(filter(None, readings))
+        first = frozenset(filter(None, readings[:1]))
+        return Stated(*match.span(), match[0], means, first if part["m"] and first else means)
 
     def _judge(self, stated: Stated, last: Stated | None) -> None:
         """What the text says of this date, in the words before it and since the last date."""
@@ -221,8 +226,6 @@ class Reading:
             self._compare(stated, {day for d in bases if (day := shifted(d, count, unit))}, found[0].strip())
         elif last and last.means and THIS_IS.search(before):
             self._compare(stated, set(last.means | truth.today) | {truth.asked}, "this")
-        else:
-            return
         self._letter(stated)
 
     def _between(self, last: Stated, gap: str, stated: Stated) -> bool:
@@ -269,15 +272,14 @@ class Reading:
         if found is None or (index := ord(found[1].upper()) - ord("A")) >= len(self.truth.choices):
             return
         choice = DATE.fullmatch(self.truth.choices[index])
-        if choice and not self._stated(choice).means & stated.means:
+        if choice and not self._stated(choice).means & stated.choice:
             reason = f"({found[1]}) is {self.truth.choices[index]}, not {stated.written}"
             self.notes.wrong(reason, stated.end, stated.end + found.end())
 
     def _facts(self) -> None:
         """How long months are, and which years are leap years."""
         for match in MONTH_LENGTH.finditer(self.text):
-            name = match["month"].lower()[:3]
-            month = next(i + 1 for i, known in enumerate(MONTHS) if known.startswith(name))
+            month = _month(match["month"])
             years = [int(match["year"])] if match["year"] and int(match["year"]) else [2023, 2024]
             lengths = {calendar.monthrange(year, month)[1] for year in years}
             if int(match["days"]) not in lengths:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fcot_lite.records import Problem
-from fcot_lite.replays.following import STATES_THE_ANSWER, Follow, Notes, Replay, any_of, ordinal, sentences
+from fcot_lite.replays.following import ORDINALS, STATES_THE_ANSWER, Follow, Notes, Replay, any_of, ordinal, sentences
 
 VERB = r"(?:swap|switch|trade|exchange|change)(?:s|es|d|ped|ing|ping)?"
 TOLD_SWAP = re.compile(r"(?:First|Then|Finally), ([A-Z]\w+) and ([A-Z]\w+) (?:swap|switch|trade|exchange|change)\b")
@@ -24,6 +24,7 @@ WORDS = """
 """.split()  # noqa: SIM905
 HOLDS = rf"(?:{MARK}(?:(?:\b(?:{any_of(WORDS)})\b|:|=|->|→|-|–|['’]s\b|,(?= (?:who|now|which)\b)){MARK}){{0,7}}|\s)"
 HELD_BY = rf"{MARK}(?:(?:\b(?:now|still|goes|is|to|with|by|held|belongs|then|being)\b|:|=|->|→){MARK}){{1,4}}"
+AMBIGUOUS = {"left", "right", *ORDINALS}  # "Ann left", "Ann first swaps"
 GIVES = re.compile(r"\b(?:gives?|gave|hands?|swaps?|trades?|passes|goes to|had|was|were|originally|before)\b", re.I)
 AT_THE_START = re.compile(r"\b(?:start\w*|initial\w*|beginning|originally|at first|begin|begins)\b", re.I)
 AT_THE_END = re.compile(
@@ -78,18 +79,17 @@ def _story(problem: Problem) -> Story | None:
 
 
 def _short_names(objects: Sequence[str]) -> dict[str, str]:
-    """What a text may call each object, in lower case, and the object: without the words that all begin or end with,
-    "lemon cake" among cakes is "lemon"."""
-    split = [thing.split() for thing in objects]
-    first = next((n for n, words in enumerate(zip(*split, strict=False)) if len(set(words)) > 1), 0)
-    last = next((n for n, words in enumerate(zip(*map(reversed, split), strict=False)) if len(set(words)) > 1), 0)
+    """What a text may call each object, in lower case, and the object: "lemon" for the lemon cake, "poems" for the
+    book of poems, "one" for seat one, "odyssey" for The Odyssey."""
     names = {thing.lower(): thing for thing in objects}
-    for thing, words in zip(objects, split, strict=True):
-        short = " ".join(words[first : len(words) - last]).lower()
-        if words[0].lower() in ("the", "a", "an") and not first:
-            short = " ".join(words[1:]).lower()
-        if len(short) > 1:
-            names.setdefault(short, thing)
+    all_words = [word for thing in objects for word in thing.lower().split()]
+    for thing in objects:
+        words = thing.lower().split()
+        short = words[1:] if words[0] in ("the", "a", "an", "seat") else words[:-1]
+        if "of" in words and words[0] != "the":
+            short = words[words.index("of") + 1 :]
+        if short and all_words.count(short[0]) == 1 and short[0] not in AMBIGUOUS:
+            names.setdefault(" ".join(short), thing)
     return names
 
 
