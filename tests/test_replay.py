@@ -6,8 +6,6 @@ import os
 import random
 import re
 import time
-from collections import Counter
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from fcot_lite.tasks.generated_choices import MONTHS
 
 REAL_DATA = os.environ.get("FCOT_DATA")  # read here: conftest.py hides it from every test
 REPOSITORY = Path(__file__).resolve().parent.parent
+DOCUMENT = "rationales-replay.md"
 LABELS = [json.loads(line) for line in (REPOSITORY / "tests" / "data" / "replay_labels.jsonl").read_text().splitlines()]
 
 GENERATED: list[tuple[str, dict[str, Any]]] = [
@@ -97,7 +96,7 @@ def test_the_papers_questions_can_be_read(name: str, monkeypatch: pytest.MonkeyP
 
 def mutants(problem: Problem, rng: random.Random) -> list[str]:
     """The solution with one state changed, each state once."""
-    solution, final = problem.metadata["solution"], len(problem.metadata["solution"])
+    solution = problem.metadata["solution"]
     final = solution.rindex("The answer is")
     task = problem.id.partition("/")[0]
     if task == "generated_coin_flip":
@@ -187,8 +186,8 @@ LETTER_TEXTS = [
     ("right", 'The last letter of the first word is "n". The last letter of the second word is "n". The last letter of '
               'the third word is "r". The last letter of the fourth word is "e".'),
     ("right", "The last letter of Ann is n.\nThe last letter of Ivan is n.\nThe last letter of Omar is r.\nThe last "
-              "letter of Chloe is e.\nConcatenating \"n\" and \"n\" gives \"nn\". Concatenating \"r\" and \"e\" to it gives "
-              '"nnre".'),
+              "letter of Chloe is e.\nConcatenating \"n\" and \"n\" gives \"nn\". Concatenating \"r\" and \"e\" to it "
+              'gives "nnre".'),
     ("wrong", 'The last letter of "Ann" is "n". The last letter of "Ivan" is "i".'),
     ("wrong", "The last letter of Chloe is o."),
     ("wrong", 'The last letter of "Chole" is "e".'),
@@ -380,3 +379,51 @@ def test_long_texts_take_linear_time(problem: Problem, unit: str) -> None:
 def test_findings_are_few_however_long_the_text() -> None:
     problem = PROBLEMS[0]
     assert len(replay("Ann flips it: heads. " * 10_000, problem).findings) == 50
+
+
+# --- hand-read samples of models
+
+
+@cache
+def labelled_problems(name: str, split: str, options: str) -> dict[str, Problem]:
+    return {problem.id: problem for problem in tasks.load(name, split, options=json.loads(options))}
+
+
+def labelled_problem(row: dict[str, Any]) -> Problem:
+    name, split, _ = row["problem_id"].split("/")
+    return labelled_problems(name, split, json.dumps(row.get("options", {})))[row["problem_id"]]
+
+
+def table_row(check: str, source: str, rows: list[dict[str, Any]]) -> str:
+    """A row of the table of docs/rationales.md: how replays judge these rows."""
+    outcomes = [replay(row["text"], labelled_problem(row)).outcome for row in rows]
+    num_wrong = sum(row["wrong"] for row in rows)
+    called = [row["wrong"] for row, outcome in zip(rows, outcomes, strict=True) if outcome == "wrong"]
+    passed = sum(row["wrong"] for row, outcome in zip(rows, outcomes, strict=True) if outcome == "right")
+    followed = len(rows) - outcomes.count("not followed")
+    cells = [check, source, len(rows), num_wrong, len(called)]
+    cells += [f"{sum(called)}/{len(called)}", f"{sum(called)}/{num_wrong}", f"{followed}/{len(rows)}", passed]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+GROUPS = list(dict.fromkeys((row["check"], row["problem_id"].partition("/")[0]) for row in LABELS))
+
+
+@pytest.mark.parametrize(("check", "name"), GROUPS)
+def test_the_documented_precision_and_recall(check: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if tasks.TASKS[name].data is not None:
+        if not REAL_DATA:
+            pytest.skip("needs FCOT_DATA, the folder of the data sets")
+        monkeypatch.setenv("FCOT_DATA", REAL_DATA)
+    rows = [row for row in LABELS if (row["check"], row["problem_id"].partition("/")[0]) == (check, name)]
+    documented = (REPOSITORY / "docs" / DOCUMENT).read_text().splitlines()
+    assert table_row(check, name, rows) in documented
+
+
+@pytest.mark.parametrize("check", sorted({check for check, _ in GROUPS}))
+def test_each_check_has_enough_labels(check: str) -> None:
+    rows = [row for row in LABELS if row["check"] == check]
+    assert len(rows) >= 25
+    assert {row["wrong"] for row in rows} == {True, False}
+    assert len({(row["problem_id"], row["text"], str(row.get("options"))) for row in rows}) == len(rows)
+    assert all("question" not in row for row in rows)

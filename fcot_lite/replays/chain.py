@@ -30,7 +30,7 @@ NUMBER = r"[-−]?\d{1,12}(?:,\d{3}){0,4}(?:\.\d{1,6})?"
 G = r"[\s*_$\\()]{0,6}"  # what may stand between the parts: blanks, markdown, LaTeX, brackets
 END = rf"(?!\d)(?!{G}(?:{SIGN}){G}\d)"  # else it would be the beginning of a number or a sum
 EQUATION = re.compile(
-    rf"(?<![\w.,])(?P<left>{NUMBER}(?:{G}(?:{SIGN}){G}{NUMBER}){{1,40}}){G}"
+    rf"(?<![\w.,+/×÷])(?<![+/×÷] )(?P<left>{NUMBER}(?:{G}(?:{SIGN}){G}{NUMBER}){{1,40}}+){G}"
     rf"(?:=|\bis(?: equal to)?\b|\bequals\b|\bgives\b|\bmakes\b|→|->){G}(?P<right>{NUMBER}){END}"
 )
 FIRST = re.compile(NUMBER)

@@ -86,6 +86,7 @@ MONTH_LENGTH = re.compile(
 )
 LEAP_YEAR = re.compile(r"\b(?P<year>\d{4})\s(?:is|was)\s(?P<no>not\s|no\s|n['’]t\s)?(?:an?\s)?leap\syear\b", re.I)
 ASKED = re.compile(r"What is the date (?P<asked>[\w ]{1,40}?) in MM/DD/YYYY\?\nWhich choice is true\?")
+MOST_BASES = 50  # dates from which a text may count on
 LONGEST_GAP = 80  # from what says what a date is, or from the other date of a sum, to the date itself
 
 Shift = Callable[[date], date | None]
@@ -173,13 +174,15 @@ class Reading:
         years = {day.year for day in truth.today}
         self.years = range(min(years) - 1, max(years) + 2)
         self.so_far: set[date] = set()
+        told = [match for match in map(DATE.fullmatch, truth.written) if match]
+        self.told = {day for match in told for day in self._stated(match).means}
 
     def follow(self) -> Replay:
         last: Stated | None = None
         for match in DATE.finditer(self.text):
             stated = self._stated(match)
             self._judge(stated, last)
-            self.so_far |= stated.means if len(self.so_far) < 1000 else set()
+            self.so_far |= stated.means if len(self.so_far) < MOST_BASES else set()
             last = stated
         self._facts()
         return self.notes.replay(len(self.notes.followed) == self.notes.num_steps)
@@ -245,15 +248,12 @@ class Reading:
             return True
         else:
             return False
-        from_question = bool(last.means & self._question_dates())
+        from_question = bool(last.means & self.told)
         expected = {day for d in last.means if (day := shifted(d, count, unit))}
         holds = bool(expected) and self._compare(stated, expected, f"{count:+} {unit}s from {last.written}")
         if holds and from_question and self.truth.asked in stated.means:
             self.notes.followed.update(range(self.notes.num_steps))  # from the question straight to the answer
         return True
-
-    def _question_dates(self) -> set[date]:
-        return {day for match in map(DATE.fullmatch, self.truth.written) if match for day in self._stated(match).means}
 
     def _compare(self, stated: Stated, expected: Iterable[date], what: str) -> bool:
         expected = set(expected)

@@ -64,7 +64,8 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
     """Where each sentence or line starts and ends, its stop included."""
     start = 0
     for stop in SENTENCE_END.finditer(text):
-        yield start, stop.end()
+        if stop.start() > start:  # no empty lines
+            yield start, stop.end()
         start = stop.end()
     if start < len(text):
         yield start, len(text)
