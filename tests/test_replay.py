@@ -156,6 +156,14 @@ COIN_TEXTS = [
     ("right", "Ann flips it from heads to tails. Bob leaves it: tails. Dan and Eve flip it: tails."),
     ("right", "**Ann** flips the coin: **tails**. **Bob** does not flip the coin: **tails**. **Dan** flips the coin: "
               "**heads**. **Eve** flips the coin: **tails**."),
+    ("right", "1. **Initial State**: The coin is heads up.\n2. **Ann's Flip**: Ann flips the coin. Since the coin is heads "
+              "up, Ann will flip it to tails. The coin now is tails up.\n3. **Bob's Action**: Bob does not flip the coin. "
+              "The coin remains tails up.\n4. **Dan's Flip**: Dan flips the coin. Since the coin is tails up, Dan will "
+              "flip it back to heads.\n5. **Eve's Flip**: Eve flips the coin. This means that the coin will now be tails "
+              "up.\n\nSo, the coin is no longer heads up."),
+    ("right", "1. Ann flips the coin. Because the coin was heads up, it is now tails up.\n2. Bob does not flip the coin."
+              "\n3. Dan flips the coin.\n   - Now, the coin is facing the opposite side.\n   - It is heads up.\n4. Eve "
+              "flips the coin. The coin turns over.\n\nTherefore, the final state of the coin is tails up."),
     ("wrong", "Ann flips the coin, so it is tails. Bob doesn't flip it, so it is heads. Dan flips it: heads. Eve flips "
               "it: tails."),
     ("wrong", "Ann flips it: tails. Bob flips it: heads. Dan flips it: tails. Eve flips it: heads."),
@@ -188,6 +196,13 @@ LETTER_TEXTS = [
     ("right", "The last letter of Ann is n.\nThe last letter of Ivan is n.\nThe last letter of Omar is r.\nThe last "
               "letter of Chloe is e.\nConcatenating \"n\" and \"n\" gives \"nn\". Concatenating \"r\" and \"e\" to it "
               'gives "nnre".'),
+    ("right", '- "n" from "Ann"\n- "n" from "Ivan"\n- "r" from "Omar"\n- "e" from "Chloe"\n\nNow, we concatenate these '
+              'last letters:\n\n"n" + "n" + "r" + "e" = "nnre"\n\nTherefore, the concatenated last letters are "nnre".'),
+    ("right", '1. The first word is "Ann", so the last letter is "n".\n2. The second word is "Ivan", so the last letter is '
+              '"n".\n3. The third word is "Omar", so the last letter is "r".\n4. The fourth word is "Chloe", so the last '
+              'letter is "e".\n\nNow we concatenate these letters:\n"n" + "n" + "r" + "e"\n\nThe final result is "nnre".'),
+    ("right", 'Step 1: Identify the words.\nThe words are: Ann, Ivan, Omar, Chloe.\n\nStep 2: Extract the last letter of '
+              'each word.\n- Ann: n\n- Ivan: n\n- Omar: r\n- Chloe: e\n\nStep 3: Concatenate the last letters.\nn n r e'),
     ("wrong", 'The last letter of "Ann" is "n". The last letter of "Ivan" is "i".'),
     ("wrong", "The last letter of Chloe is o."),
     ("wrong", 'The last letter of "Chole" is "e".'),
@@ -210,7 +225,7 @@ SHUFFLED = (
 )  # Alice blue, Bob red; Bob green, Claire red; Alice green, Bob blue
 SHUFFLED_TEXTS = [
     ("right", "Alice and Bob swap balls, so now Alice has the blue ball and Bob has the red ball. Then Bob and Claire "
-              "swap balls, so Bob has the green ball and Claire has the red ball. Finally, Alice and Bob swap balls, so "
+              "swap balls, so Bob has the green ball and Claire has the red ball. Finally, Alice and Bob swap, so "
               "Alice has the green ball and Bob has the blue ball."),
     ("right", "Start: Alice red, Bob blue, Claire green. After the first swap: Alice: blue, Bob: red, Claire: green. "
               "After the second swap: Alice: blue, Bob: green, Claire: red. After the third swap: Alice: green, Bob: "
@@ -222,13 +237,18 @@ SHUFFLED_TEXTS = [
     ("right", "First, Alice and Bob swap balls. Then, Bob and Claire swap balls. Finally, Alice and Bob swap balls. At "
               "the start, Alice has the red ball. After Alice and Bob swap, Alice has blue. After Bob and Claire swap, "
               "Claire has red. After Alice and Bob swap, Alice has green."),
+    ("right", "1. **Initial Balls:**\n   - Alice has the red ball.\n   - Bob has the blue ball.\n   - Claire has the "
+              "green ball.\n\n2. **First Trade:**\n   - Alice and Bob trade balls.\n   - This means Alice now has the "
+              "blue ball and Bob has the red ball.\n\n3. **Second Trade:**\n   - Bob and Claire trade balls.\n   - Bob's "
+              "ball is now the green ball.\n\n4. **Third Trade:**\n   - Alice and Bob trade balls.\n   - This means "
+              "Alice now has the green ball.\n\nTherefore, Alice has the green ball at the end."),
     ("wrong", "Alice and Bob swap balls, so Alice has the red ball and Bob has the blue ball."),
     ("wrong", "After the first swap: Alice: blue, Bob: green."),
     ("wrong", "At the start Alice has the green ball."),
     ("wrong", "At the end of the game, Alice has the red ball."),
     ("wrong", "Alice and Claire swap balls, so Alice has the green ball."),
-    ("wrong", "Alice and Bob swap: Alice blue, Bob red. Bob and Claire swap: Bob green, Claire red. Alice and Bob swap: "
-              "Alice green, Bob blue. At the end of the game, Alice has the green ball, that is (B)."),
+    ("wrong", "Alice and Bob swap: Alice blue, Bob red. Bob and Claire swap: Bob green, Claire red. Alice and Bob "
+              "swap: Alice green, Bob blue. At the end of the game, Alice has the green ball, that is (B)."),
     ("not followed", "The answer is (C)."),
     ("not followed", "First, Alice and Bob swap balls. Then, Bob and Claire swap balls. Finally, Alice and Bob swap."),
     ("not followed", "At the end of the game, Alice has the green ball."),
@@ -358,8 +378,8 @@ def test_no_text_makes_it_raise(problem: Problem, text: str) -> None:
 @pytest.mark.parametrize(
     "unit",
     ["9", "(", "heads ", "Ann ", "Alice ", "red ball ", "Ann flips it: tails. ", "1+", "1 + 1 = ", "May 1, 2021 is ",
-     "0/", "\n", '"', "\ud800", "²", "½", "\0", "٣", "\u2028", "10**10**10 ", "1e999999999 ", "a day after ", "the day ",
-     "Alice and Bob swap ", "last letter of ", "1,000", "today is ", "after the first ", "*", "- ", "not heads "],
+     "0/", "\n", '"', "\ud800", "²", "½", "\0", "٣", "\u2028", "10**10**10 ", "1e999999999 ", "a day after ",
+     "the day ", "Alice and Bob swap ", "last letter of ", "1,000", "today is ", "after the first ", "*", "- ", "not heads "],
 )  # fmt: skip
 def test_long_texts_take_linear_time(problem: Problem, unit: str) -> None:
     def seconds(size: int) -> float:

@@ -39,6 +39,7 @@ AT_THE_START = re.compile(
     r"\b(?:starts?|started|starting|initial|initially|originally|beginning|begins?|at first|was)\b", re.I
 )
 AT_THE_END = re.compile(r"\b(?:in the end|at the end|ends?|ended|final|finally|after all|result)\b", re.I)
+BEFORE_THE_TURN = re.compile(r"\b(?:since|because|as|was|previous(?:ly)?|before|from)\b", re.I)
 CONCLUDES = re.compile(r"\b(?:so|thus|therefore|hence|overall|conclusion)\b", re.I)
 BEFORE_A_NAME = re.compile(r"\b(?:after|once|when|because|since|as|with|by)\W{1,3}\Z", re.I)
 NOBODY = re.compile(rf"\b(?:nobody|no one|none)\b[^.\n]{{0,20}}?\b{FLIPS}\b", re.I)
@@ -127,6 +128,8 @@ class Reading:
             if number == 0 and (early := list(SIDE.finditer(before_first))):
                 if BEFORE_A_NAME.search(before_first) and not sides:
                     sides = early  # "It is tails after Ann flips it"
+                elif BEFORE_THE_TURN.search(before_first):
+                    self._state(offset, early[:1])  # "Ann flips it. Since the coin is heads up, Ann makes it tails"
                 else:
                     self._state(offset, early)
             action = ACTION.search(sentence, behind, min(until, sides[0].start()) if sides else until)
@@ -201,6 +204,8 @@ class Reading:
             self.end_stated |= self._compare(last, offset, num_turns)
         elif len(sides) == 1 and AT_THE_START.search(before):
             self._compare(last, offset, 0, self.after)
+        elif BEFORE_THE_TURN.search(before):
+            self._compare(last, offset, self.after, self.after and self.after - 1)
         elif self._compare(last, offset, self.after, num_turns if CONCLUDES.search(before) else self.after):
             self.end_stated |= self.after == num_turns or bool(CONCLUDES.search(before))
 

@@ -23,7 +23,8 @@ QUOTES = "\"'`“”‘’*"
 Q = rf"[{QUOTES}]"
 # Said behind the word: '"Ivan" is "n"', "Ivan ends in n", "Ivan -> n", "Ivan (n)".
 IS = (
-    rf"{Q}{{0,4}}\s{{0,2}}(?:(?:['’]s\s)?(?:has\s)?(?:the\s)?(?:last|final)\sletter\s?(?:is|of|as|:|=)"
+    rf"{Q}{{0,4}}(?:,? (?:so|and|whose|its|which)){{0,2}} {{0,2}}"
+    r"(?:(?:['’]s )?(?:has )?(?:the )?(?:last|final) letter ?(?:is|of|as|:|=)"
     r"|ends?\s(?:with|in)|is|has|gives|->|→|=>|:|=|-|–|\()"
 )
 # A letter without quotes is one before a stop or a comma: else "is a name" would name the letter a.
@@ -70,7 +71,7 @@ def _follow(text: str, words: list[str]) -> Replay:
     last = {word: word[-1].lower() for word in words}
     for match in of_word.finditer(text):
         word = match["word"]
-        said = letter.match(text, match.end()) or FROM.search(text, max(0, match.start() - 20), match.start())
+        said = FROM.search(text, max(0, match.start() - 20), match.start()) or letter.match(text, match.end())
         if said:
             stated = said["quoted"] or said["bare"]
             if stated.lower() == last[word]:

@@ -20,7 +20,7 @@ WORDS = """
     now still then currently also again has have had holds hold held holding is was in on at with the a an his her
     their gets got get receives received takes took ends ended up left brings brought borrows borrowed looks looking
     look after starts started playing plays dancing dances keeps kept feeds owns will be who partner of position back
-    being ball gift book seat dish that's which
+    being ball balloon animal present gift book seat dish that's which
 """.split()  # noqa: SIM905
 HOLDS = rf"(?:{MARK}(?:(?:\b(?:{any_of(WORDS)})\b|:|=|->|→|-|–|['’]s\b|,(?= (?:who|now|which)\b)){MARK}){{0,7}}|\s)"
 HELD_BY = rf"{MARK}(?:(?:\b(?:now|still|goes|is|to|with|by|held|belongs|then|being)\b|:|=|->|→){MARK}){{1,4}}"
