@@ -99,22 +99,29 @@ def mutants(problem: Problem, rng: random.Random) -> list[str]:
     solution = problem.metadata["solution"]
     final = solution.rindex("The answer is")
     task = problem.id.partition("/")[0]
-    if task == "generated_coin_flip":
-        pattern, change = r"\b(heads|tails)(?= up)", lambda m: {"heads": "tails", "tails": "heads"}[m[0]]
-    elif task == "generated_last_letters":
-        pattern, change = r'(?<= ")[a-z]+(?=")', lambda m: m[0][:-1] + rng.choice(sorted({*"abcdefgh"} - {m[0][-1]}))
-    elif task == "generated_shuffled_objects":
-        choices = problem.metadata["choices"]
-        pattern = "|".join(map(re.escape, choices))
-        change = lambda m: rng.choice([choice for choice in choices if choice != m[0]])  # noqa: E731
-    elif task == "generated_date_understanding":
-        pattern = rf"(?:{'|'.join(MONTHS[1:])}) \d+, \d{{4}}|\d\d/\d\d/\d{{4}}"
-        change = lambda m: m[0][:-1] + str((int(m[0][-1]) + 1) % 10)  # noqa: E731 - the year
-    else:
-        pattern, change = r"(?<== )\d+", lambda m: str(int(m[0]) + rng.choice([1, 2, 10]))
+    choices = problem.metadata.get("choices", [])
+    pattern = {
+        "generated_coin_flip": r"\b(?:heads|tails)(?= up)",
+        "generated_last_letters": r'(?<= ")[a-z]+(?=")',
+        "generated_shuffled_objects": "|".join(map(re.escape, choices)),
+        "generated_date_understanding": rf"(?:{'|'.join(MONTHS[1:])}) \d+, \d{{4}}|\d\d/\d\d/\d{{4}}",
+        "chain_arithmetic": r"(?<== )\d+",
+    }[task]
+
+    def change(state: str) -> str:
+        if task == "generated_coin_flip":
+            return "tails" if state == "heads" else "heads"
+        if task == "generated_last_letters":
+            return state[:-1] + rng.choice([letter for letter in "abcdefgh" if letter != state[-1]])
+        if task == "generated_shuffled_objects":
+            return str(rng.choice([choice for choice in choices if choice != state]))
+        if task == "generated_date_understanding":
+            return state[:-1] + str((int(state[-1]) + 1) % 10)  # the year
+        return str(int(state) + rng.choice([1, 2, 10]))
+
     found = [m for m in re.finditer(pattern, solution) if m.end() <= final]
     assert found
-    return [solution[: m.start()] + change(m) + solution[m.end() :] for m in found]
+    return [solution[: m.start()] + change(m[0]) + solution[m.end() :] for m in found]
 
 
 @pytest.mark.parametrize(("name", "options"), GENERATED)
@@ -156,12 +163,16 @@ COIN_TEXTS = [
     ("right", "Ann flips it from heads to tails. Bob leaves it: tails. Dan and Eve flip it: tails."),
     ("right", "**Ann** flips the coin: **tails**. **Bob** does not flip the coin: **tails**. **Dan** flips the coin: "
               "**heads**. **Eve** flips the coin: **tails**."),
-    ("right", "1. **Initial State**: The coin is heads up.\n2. **Ann's Flip**: Ann flips the coin. Since the coin is heads "
-              "up, Ann will flip it to tails. The coin now is tails up.\n3. **Bob's Action**: Bob does not flip the coin. "
+    ("right", "1. **Initial State**: The coin is heads up.\n2. **Ann's Flip**: Ann flips the coin. Since the coin is "
+              "heads "
+              "up, Ann will flip it to tails. The coin now is tails up.\n3. **Bob's Action**: Bob does not flip the "
+              "coin. "
               "The coin remains tails up.\n4. **Dan's Flip**: Dan flips the coin. Since the coin is tails up, Dan will "
-              "flip it back to heads.\n5. **Eve's Flip**: Eve flips the coin. This means that the coin will now be tails "
+              "flip it back to heads.\n5. **Eve's Flip**: Eve flips the coin. This means that the coin will now be "
+              "tails "
               "up.\n\nSo, the coin is no longer heads up."),
-    ("right", "1. Ann flips the coin. Because the coin was heads up, it is now tails up.\n2. Bob does not flip the coin."
+    ("right", "1. Ann flips the coin. Because the coin was heads up, it is now tails up.\n2. Bob does not flip the "
+              "coin."
               "\n3. Dan flips the coin.\n   - Now, the coin is facing the opposite side.\n   - It is heads up.\n4. Eve "
               "flips the coin. The coin turns over.\n\nTherefore, the final state of the coin is tails up."),
     ("wrong", "Ann flips the coin, so it is tails. Bob doesn't flip it, so it is heads. Dan flips it: heads. Eve flips "
@@ -197,12 +208,18 @@ LETTER_TEXTS = [
               "letter of Chloe is e.\nConcatenating \"n\" and \"n\" gives \"nn\". Concatenating \"r\" and \"e\" to it "
               'gives "nnre".'),
     ("right", '- "n" from "Ann"\n- "n" from "Ivan"\n- "r" from "Omar"\n- "e" from "Chloe"\n\nNow, we concatenate these '
-              'last letters:\n\n"n" + "n" + "r" + "e" = "nnre"\n\nTherefore, the concatenated last letters are "nnre".'),
-    ("right", '1. The first word is "Ann", so the last letter is "n".\n2. The second word is "Ivan", so the last letter is '
-              '"n".\n3. The third word is "Omar", so the last letter is "r".\n4. The fourth word is "Chloe", so the last '
-              'letter is "e".\n\nNow we concatenate these letters:\n"n" + "n" + "r" + "e"\n\nThe final result is "nnre".'),
-    ("right", 'Step 1: Identify the words.\nThe words are: Ann, Ivan, Omar, Chloe.\n\nStep 2: Extract the last letter of '
-              'each word.\n- Ann: n\n- Ivan: n\n- Omar: r\n- Chloe: e\n\nStep 3: Concatenate the last letters.\nn n r e'),
+              'last letters:\n\n"n" + "n" + "r" + "e" = "nnre"\n\nTherefore, the concatenated last letters are '
+              '"nnre".'),
+    ("right", '1. The first word is "Ann", so the last letter is "n".\n2. The second word is "Ivan", so the last '
+              'letter is '
+              '"n".\n3. The third word is "Omar", so the last letter is "r".\n4. The fourth word is "Chloe", so the '
+              'last '
+              'letter is "e".\n\nNow we concatenate these letters:\n"n" + "n" + "r" + "e"\n\nThe final result is '
+              '"nnre".'),
+    ("right", 'Step 1: Identify the words.\nThe words are: Ann, Ivan, Omar, Chloe.\n\nStep 2: Extract the last '
+              'letter of '
+              'each word.\n- Ann: n\n- Ivan: n\n- Omar: r\n- Chloe: e\n\nStep 3: Concatenate the last letters.\nn n '
+              'r e'),
     ("wrong", 'The last letter of "Ann" is "n". The last letter of "Ivan" is "i".'),
     ("wrong", "The last letter of Chloe is o."),
     ("wrong", 'The last letter of "Chole" is "e".'),
@@ -239,7 +256,8 @@ SHUFFLED_TEXTS = [
               "Claire has red. After Alice and Bob swap, Alice has green."),
     ("right", "1. **Initial Balls:**\n   - Alice has the red ball.\n   - Bob has the blue ball.\n   - Claire has the "
               "green ball.\n\n2. **First Trade:**\n   - Alice and Bob trade balls.\n   - This means Alice now has the "
-              "blue ball and Bob has the red ball.\n\n3. **Second Trade:**\n   - Bob and Claire trade balls.\n   - Bob's "
+              "blue ball and Bob has the red ball.\n\n3. **Second Trade:**\n   - Bob and Claire trade balls.\n   - "
+              "Bob's "
               "ball is now the green ball.\n\n4. **Third Trade:**\n   - Alice and Bob trade balls.\n   - This means "
               "Alice now has the green ball.\n\nTherefore, Alice has the green ball at the end."),
     ("wrong", "Alice and Bob swap balls, so Alice has the red ball and Bob has the blue ball."),
@@ -268,6 +286,9 @@ DATE_TEXTS = [
     ("right", "April has 30 days. The day after April 30 is May 1, so today is May 1. Tomorrow is May 2, 2021."),
     ("right", "Today is the 1st of May, 2021. Tomorrow is 2 May 2021."),
     ("right", "Today is 2021-05-01. One day later is 2021-05-02."),
+    ("right", "Adding 1 day to April 30, 2021 gives us May 1, 2021. The date tomorrow in MM/DD/YYYY format is "
+              "05/02/2021."),
+    ("wrong", "Subtracting 2 days from May 1, 2021 results in May 3, 2021."),
     ("wrong", "Today is April 30, 2021. Tomorrow is May 1, 2021."),
     ("wrong", "Today is May 1, 2021. Tomorrow is May 3, 2021."),
     ("wrong", "Two days after April 30, 2021 is May 3, 2021."),
@@ -279,6 +300,8 @@ DATE_TEXTS = [
     ("wrong", "2021 is a leap year. Today is May 1, 2021. Tomorrow is May 2, 2021."),
     ("wrong", "A week before May 1, 2021 is April 25, 2021."),
     ("not followed", "The answer is (B)."),
+    ("not followed", "Half a year after May 1, 2021 is November 1, 2021."),
+    ("not followed", "A week and 2 days after May 1, 2021 is May 10, 2021."),
     ("not followed", "Someone may think that today is April 30, 2021."),
     ("not followed", "Yesterday was April 30, 2021."),
 ]  # fmt: skip
@@ -379,7 +402,8 @@ def test_no_text_makes_it_raise(problem: Problem, text: str) -> None:
     "unit",
     ["9", "(", "heads ", "Ann ", "Alice ", "red ball ", "Ann flips it: tails. ", "1+", "1 + 1 = ", "May 1, 2021 is ",
      "0/", "\n", '"', "\ud800", "²", "½", "\0", "٣", "\u2028", "10**10**10 ", "1e999999999 ", "a day after ",
-     "the day ", "Alice and Bob swap ", "last letter of ", "1,000", "today is ", "after the first ", "*", "- ", "not heads "],
+     "the day ", "Alice and Bob swap ",
+     "last letter of ", "1,000", "today is ", "after the first ", "*", "- ", "not heads "],
 )  # fmt: skip
 def test_long_texts_take_linear_time(problem: Problem, unit: str) -> None:
     def seconds(size: int) -> float:
@@ -405,7 +429,7 @@ def test_findings_are_few_however_long_the_text() -> None:
 
 
 @cache
-def labelled_problems(name: str, split: str, options: str) -> dict[str, Problem]:
+def labelled_problems(name: str, split: Any, options: str) -> dict[str, Problem]:
     return {problem.id: problem for problem in tasks.load(name, split, options=json.loads(options))}
 
 

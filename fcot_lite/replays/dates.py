@@ -28,15 +28,18 @@ DATE = re.compile(
     rf"|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s(?:of\s)?(?P<month2>{MONTH})(?:,?\s(?P<year2>\d{{4}}))?)(?![\w/])",
     re.I,
 )
-AMOUNT = rf"(?P<n>\d{{1,4}}|an?|the|half a|{any_of(NUMBER_WORDS)})"
+AMOUNT = rf"(?P<n>\d{{1,4}}|an?|the|{any_of(NUMBER_WORDS)})"
 UNIT = r"(?P<unit>day|week|month|year|hour)s?"
-SPAN = rf"(?:exactly\s)?{AMOUNT}\s(?:more\s|calendar\s|full\s)?{UNIT}"
+# Neither "half a year" nor the end of "a week and 2 days" is what it seems.
+SPAN = rf"(?<![\w./-])(?<!half )(?<!and )(?:exactly\s)?{AMOUNT}\s(?:more\s|calendar\s|full\s)?{UNIT}"
 MARK = r"[\s*_\"'“”’(]{0,4}"
 COPULA = (
-    r"(?:(?:is|was|were|be|will be|would be|would have been|must be|should be|falls on|fell on|gives(?: us)?|equals"
-    r"|brings us to|comes out as|becomes)\b(?:\s(?:the|on|also|then|therefore|thus|actually|indeed|in fact)){0,3}"
+    r"(?:(?:is|was|were|be|will be|would be|would have been|must be|should be|falls on|fell on|gives(?: us)?"
+    r"|results in|equals|brings us to|comes out as|becomes)\b"
+    r"(?:\s(?:the|on|also|then|therefore|thus|actually|indeed|in fact)){0,3}"
     rf"|=|:|→|->){MARK}\Z"
 )
+FORMAT = r"(?: in (?:the )?MM/DD/YYYY(?: format)?)?"
 EARLIER = "ago|earlier|back|before|prior to|prior"
 # What may stand right before a date and say what it is, and how it is compared.
 DAY_WORDS = {
@@ -46,17 +49,19 @@ DAY_WORDS = {
     "the day before yesterday": -2,
 }  # fmt: skip
 NAMED_DAY = re.compile(
-    rf"(?<![\w'’])(?<!from )(?<!after )(?<!before )(?P<day>{any_of(tuple(DAY_WORDS))})\b{MARK},?\s?{COPULA}", re.I
+    rf"(?<![\w'’])(?<!from )(?<!after )(?<!before )(?P<day>{any_of(tuple(DAY_WORDS))})\b{FORMAT}{MARK},?\s?{COPULA}",
+    re.I,
 )
 SHIFTED = re.compile(
-    rf"(?<!\w)(?:the date\s)?{SPAN}\s(?P<way>{EARLIER}|later|after|from now|from today|hence)"
+    rf"(?:the date\s)?{SPAN}\s(?P<way>{EARLIER}|later|after|from now|from today|hence)"
     r"(?:\s(?:from\s)?(?:it|that|this|today|then|that date|this date|now))?(?:\s(?:it|the date|that|this))?"
-    rf",?\s{COPULA}",
+    rf"{FORMAT},?\s{COPULA}",
     re.I,
 )
 BEFORE_A_DATE = re.compile(
-    rf"(?<!\w){SPAN}\s(?P<way>before|after|prior to|from|later than|earlier than|following|preceding){MARK}\Z", re.I
+    rf"{SPAN}\s(?P<way>before|after|prior to|from|later than|earlier than|following|preceding){MARK}\Z", re.I
 )
+ADDED_TO_A_DATE = re.compile(rf"\b(?P<way>add(?:ing)?|subtract(?:ing)?)\s{SPAN}\s(?:to|from){MARK}\Z", re.I)
 NEXT_TO_A_DATE = re.compile(rf"(?<!\w)the day (?P<way>before|after|following|preceding){MARK}\Z", re.I)
 IS_THEN = re.compile(rf"\A{MARK}[,)]?\s?{COPULA}", re.I)
 IS_SO_FAR_FROM = re.compile(
@@ -234,7 +239,7 @@ class Reading:
     def _between(self, last: Stated, gap: str, stated: Stated) -> bool:
         """Whether the two dates are compared with each other, as "two days after D is E" does."""
         ahead = self.text[max(0, last.start - LONGEST_GAP) : last.start]
-        if IS_THEN.search(gap) and (found := BEFORE_A_DATE.search(ahead)):
+        if IS_THEN.search(gap) and (found := ADDED_TO_A_DATE.search(ahead) or BEFORE_A_DATE.search(ahead)):
             count, unit = _amount(found, found["way"])
         elif IS_THEN.search(gap) and (found := NEXT_TO_A_DATE.search(ahead)):
             count, unit = -1 if found["way"].lower() in ("before", "preceding") else 1, "day"
@@ -292,5 +297,15 @@ class Reading:
 def _amount(found: re.Match[str], way: str) -> tuple[int, str]:
     """How many units later."""
     count = 1 if found["n"].lower() in ("a", "an", "the") else whole_number(found["n"]) or 0
-    backwards = way.lower() in (*EARLIER.split("|"), "earlier than", "preceding", "-", "−", "–", "minus")
+    backwards = way.lower() in (
+        *EARLIER.split("|"),
+        "earlier than",
+        "preceding",
+        "-",
+        "−",
+        "–",
+        "minus",
+        "subtract",
+        "subtracting",
+    )
     return (-count if backwards else count), found["unit"].lower()
