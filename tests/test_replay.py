@@ -182,6 +182,10 @@ COIN_TEXTS = [
     ("wrong", "Nobody flips it. It is heads up at the end."),
     ("wrong", "None flips it. It is heads up at the end."),
     ("wrong", "Everybody flips it: heads. It is heads up at the end."),
+    ("right", "1. **Ann's Flip**: Ann flips the coin, so it is tails up.\n2. **Bob's Flip**: Bob does not flip the "
+              "coin.\n3. **Dan's Flip**: Dan flips the coin.\n4. **Eve's Flip**: Eve flips the coin. It is tails up."),
+    ("not followed", "1. **First Flip**: The coin is flipped. Since the coin is heads up, it is flipped to tails.\n"
+              "2. **Second Flip**: The coin is flipped to heads."),
     ("wrong", "The baker flips it: tails. The pilot flips it: heads."),
     ("wrong", "Ann flips it: tails. Zed flips it: heads. Dan flips it: heads. Eve flips it: tails."),
     ("wrong", "Ann flips it: tails. Bob leaves it: tails. Dan flips it: heads. Eve flips it: tails. It is heads up at "

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fcot_lite.records import Problem
 from fcot_lite.replays.following import (
     NUMBER_WORDS,
+    ORDINALS,
     STATES_THE_ANSWER,
     Follow,
     Notes,
@@ -28,6 +29,7 @@ NOT = r"(?:\bnot|\bnever|n['’]t|\bno longer)"
 FLIPS = r"(?:flip(?:s|ped|ping)?|revers(?:e|es|ed|ing)|turn(?:s|ed)? (?:it|the coin)|toss(?:es|ed)?)"
 LEAVES = r"(?:leaves?|left|leaving|skips?|skipped|keeps|kept)"
 ACTION = re.compile(rf"(?:(?P<not>{NOT}\s(?:\w+\s)?{FLIPS}|\b{LEAVES})|\b{FLIPS})\b", re.I)
+POSSESSIVE = re.compile(r"['’]s\b")
 DID_NOT = re.compile(r"\A\W{0,3}(?:(?:do|does|did)(?:n['’]t| not)|not)\W*\Z", re.I)  # "Zoe doesn't, …"
 SIDE = re.compile(
     rf"(?P<not>{NOT}\s(?:(?:still|a|on|the)\s)?)?\b(?P<side>heads?|tails?)\b(?!\s+(?:or|nor|and)\s+(?:heads|tails))",
@@ -53,7 +55,11 @@ COUNTED = re.compile(
     re.I,
 )
 NTH_FLIP = re.compile(r"\bafter (?:the )?(\w{3,8}) (?:flip|reversal|turn)\b", re.I)
-STRANGER = re.compile(rf"(?<![\w'’])(?P<name>[A-Z][a-z]+) (?:{FLIPS}|(?:does|did)(?: not|n['’]t) flip)\b")
+STRANGER = re.compile(
+    rf"(?<![\w'’])(?:(?P<name>[A-Z][a-z]+)|[Tt]he (?P<role>[a-z]+)) "
+    rf"(?:{FLIPS}|(?:does|did)(?: not|n['’]t) flip|leaves it)\b"
+)
+NO_ROLES = frozenset(["coin", "person", "player", "flip", "next", "last", "other", "process", *ORDINALS])
 NO_NAMES = frozenset(
     """
     He She It They Nobody Everyone Everybody Someone Who Person This That And Then Now Not If When Coin All One No
@@ -114,8 +120,9 @@ class Reading:
     def _strangers(self, start: int, end: int) -> None:
         known = {word for name in self.turns.names for word in name.split()}
         for match in STRANGER.finditer(self.text, start, end):
-            if match["name"] not in known and match["name"] not in NO_NAMES:
-                self.notes.wrong(f"there is no {match['name']} in the question", match.start(), match.end())
+            who = match["name"] or match["role"]
+            if who not in known and who not in NO_NAMES and who not in NO_ROLES:
+                self.notes.wrong(f"there is no {who} in the question", match.start(), match.end())
 
     def _named(self, offset: int, sentence: str, groups: list[list[tuple[int, int]]]) -> None:
         """A sentence with names: each group of names, "Ann, Bob and Dan", and what follows it up to the next."""
@@ -133,7 +140,9 @@ class Reading:
                 else:
                     self._state(offset, early)
             action = ACTION.search(sentence, behind, min(until, sides[0].start()) if sides else until)
-            if action or DID_NOT.match(sentence[behind:until].rstrip(" ,.;")):
+            if POSSESSIVE.match(sentence, behind):
+                pass  # "David's flip" may be the heading of what David does not do
+            elif action or DID_NOT.match(sentence[behind:until].rstrip(" ,.;")):
                 self._acted(people, bool(action is None or action["not"]), offset + group[0][0], offset + until)
             elif not sides:
                 continue  # a name alone moves nothing
@@ -178,6 +187,8 @@ class Reading:
             # "The second turn" may be the second person's or the second flip.
             self._compare(sides[-1], start, min(n, num_turns), flipped[n - 1] if n <= len(flipped) else None)
         elif len(sides) <= 2:
+            if ACTION.search(sentence) and not found and not counted and not self._holds(sides[-1], self.after):
+                self.after = None  # somebody flips it, nobody says who
             self._state(start, sides)
 
     def _counted(self, counted: re.Match[str], offset: int) -> None:
@@ -209,16 +220,23 @@ class Reading:
         elif self._compare(last, offset, self.after, num_turns if CONCLUDES.search(before) else self.after):
             self.end_stated |= self.after == num_turns or bool(CONCLUDES.search(before))
 
+    def _holds(self, stated: re.Match[str], turns: int | None) -> bool:
+        return turns is None or self.turns.heads_after(turns) == _heads(stated)
+
     def _compare(self, stated: re.Match[str], offset: int, *after: int | None) -> bool:
         """Whether the side is right after one of these numbers of turns; where one is not known it may be."""
-        heads = stated["side"].lower().startswith("head") != bool(stated["not"])
-        if any(turns is None or self.turns.heads_after(turns) == heads for turns in after):
+        heads = _heads(stated)
+        if any(self._holds(stated, turns) for turns in after):
             return True
         turns = after[0] or 0
         when = f"after {self.turns.names[turns - 1]}'s turn" if turns else "at the start"
         reason = f"{when} the coin is {side(not heads)}, the text says {side(heads)}"
         self.notes.wrong(reason, offset + stated.start(), offset + stated.end())
         return False
+
+
+def _heads(stated: re.Match[str]) -> bool:
+    return bool(stated["side"].lower().startswith("head") != bool(stated["not"]))
 
 
 def _groups(sentence: str, spans: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:

@@ -231,7 +231,11 @@ class Reading:
         elif found := SHIFTED.search(before):
             count, unit = _amount(found, found["way"])
             bases = set(truth.today) | self.so_far
-            self._compare(stated, {day for d in bases if (day := shifted(d, count, unit))}, found[0].strip())
+            self._compare(
+                stated,
+                {day for d in bases if (day := shifted(d, count, unit))},
+                f"{found['n']} {found['unit']} {found['way']}",
+            )
         elif last and last.means and THIS_IS.search(before):
             self._compare(stated, set(last.means | truth.today) | {truth.asked}, "this")
         self._letter(stated)
@@ -255,7 +259,11 @@ class Reading:
             return False
         from_question = bool(last.means & self.told)
         expected = {day for d in last.means if (day := shifted(d, count, unit))}
-        holds = bool(expected) and self._compare(stated, expected, f"{count:+} {unit}s from {last.written}")
+        holds = bool(expected) and self._compare(
+            stated,
+            expected,
+            f"{abs(count)} {unit}{'' if abs(count) == 1 else 's'} {'before' if count < 0 else 'after'} {last.written}",
+        )
         if holds and from_question and self.truth.asked in stated.means:
             self.notes.followed.update(range(self.notes.num_steps))  # from the question straight to the answer
         return True
