@@ -137,7 +137,7 @@ def test_a_finding_says_where_and_what() -> None:
     problem = Problem("generated_coin_flip/train/0", COIN, "no", "yes_no")
     text = "The coin starts heads up. Ann flips it: tails up. Bob does not flip it: still heads up."
     (finding,) = replay(text, problem).findings
-    assert finding.check == "coin_flip"
+    assert finding.check == "replay"
     assert finding.reason == "after Bob's turn the coin is tails, the text says heads"
     assert text[finding.start : finding.end] == "heads"
 

@@ -97,7 +97,7 @@ class Reading:
 
     def __init__(self, text: str, chain: Chain) -> None:
         self.text, self.chain = text, chain
-        self.notes = Notes("chain_arithmetic", len(chain.steps))
+        self.notes = Notes(len(chain.steps))
         self.num_done, self.value = 0, chain.values[0]
         self.strays: list[tuple[str, int, int]] = []  # equations that hold and are no step
 

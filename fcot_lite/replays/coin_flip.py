@@ -97,7 +97,7 @@ class Reading:
 
     def __init__(self, text: str, turns: Turns) -> None:
         self.text, self.turns = text, turns
-        self.notes = Notes("coin_flip", len(turns.names))
+        self.notes = Notes(len(turns.names))
         self.after: int | None = 0
         self.end_stated = False
         self.counted = False

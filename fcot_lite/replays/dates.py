@@ -175,7 +175,7 @@ def _month(name: str) -> int:
 class Reading:
     def __init__(self, text: str, truth: Truth) -> None:
         self.text, self.truth = text, truth
-        self.notes = Notes("dates", 1 if truth.asked_today else 2)
+        self.notes = Notes(1 if truth.asked_today else 2)
         years = {day.year for day in truth.today}
         self.years = range(min(years) - 1, max(years) + 2)
         self.so_far: set[date] = set()

@@ -40,14 +40,13 @@ class Replay:
 class Notes:
     """Taken while a text is read: the steps it states rightly, and what is wrong."""
 
-    check: str
     num_steps: int
     followed: set[int] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
     def wrong(self, reason: str, start: int, end: int) -> None:
         if len(self.findings) < MOST_FINDINGS:
-            self.findings.append(Finding(self.check, reason, start, end))
+            self.findings.append(Finding("replay", reason, start, end))
 
     def replay(self, enough: bool) -> Replay:
         outcome: Literal["right", "wrong", "not followed"] = "right" if enough else "not followed"

@@ -96,7 +96,7 @@ def _short_names(objects: Sequence[str]) -> dict[str, str]:
 class Reading:
     def __init__(self, text: str, story: Story) -> None:
         self.text, self.story = text, story
-        self.notes = Notes("shuffled_objects", len(story.swaps))
+        self.notes = Notes(len(story.swaps))
         self.places = {0}
         self.end_stated = False
         self.named = _short_names(story.objects)
