@@ -8,7 +8,7 @@ it is wrong in every reading.
 
 import calendar
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -93,8 +93,6 @@ LEAP_YEAR = re.compile(r"\b(?P<year>\d{4})\s(?:is|was)\s(?P<no>not\s|no\s|n['’
 ASKED = re.compile(r"What is the date (?P<asked>[\w ]{1,40}?) in MM/DD/YYYY\?\nWhich choice is true\?")
 MOST_BASES = 50  # dates from which a text may count on
 LONGEST_GAP = 80  # from what says what a date is, or from the other date of a sum, to the date itself
-
-Shift = Callable[[date], date | None]
 
 
 def shifted(day: date, count: int, unit: str) -> date | None:

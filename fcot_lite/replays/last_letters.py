@@ -66,7 +66,7 @@ def read(problem: Problem) -> Follow | None:
 
 def _follow(text: str, words: list[str]) -> Replay:
     notes = Notes(len(words))
-    of_word = re.compile(rf"(?<!\w)(?P<word>{any_of(words)})(?!\w)(?!{Q}{{0,4}}\s[^\W\d_]{{0,20}}{Q}\s?and\sconcat)")
+    of_word = re.compile(rf"(?<!\w)(?P<word>{any_of(words)})(?!\w)")
     letter = re.compile(IS + LETTER)
     last = {word: word[-1].lower() for word in words}
     for match in of_word.finditer(text):
