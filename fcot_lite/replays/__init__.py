@@ -1,0 +1,1 @@
+"""How a text is followed for one family of tasks each; see fcot_lite/replay.py."""
