@@ -22,7 +22,7 @@ from fcot_lite.tasks.generated_choices import MONTHS
 
 REAL_DATA = os.environ.get("FCOT_DATA")  # read here: conftest.py hides it from every test
 REPOSITORY = Path(__file__).resolve().parent.parent
-DOCUMENT = "rationales-replay.md"
+DOCUMENT = "rationales.md"
 LABELS = [json.loads(line) for line in (REPOSITORY / "tests" / "data" / "replay_labels.jsonl").read_text().splitlines()]
 
 GENERATED: list[tuple[str, dict[str, Any]]] = [
