@@ -2,17 +2,18 @@
 
     pip install -e '.[fuzz]'
     python tests/fuzz_answers.py -max_total_time=600 FOLDER     # libFuzzer's options; FOLDER keeps its inputs
-    python tests/fuzz_answers.py --keep FOLDER                  # the fewest that reach as much: data/fuzz_corpus.jsonl
+    python tests/fuzz_answers.py --keep FOLDER                  # those that reach more: data/fuzz_corpus.jsonl
 
 What an input stands for, and what must hold, is in test_fuzz_corpus.py, which replays the kept ones without atheris.
 """
 
 import base64
 import json
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 LONGEST_BYTES = 4096
 WORDS = (
@@ -63,13 +64,35 @@ def main() -> None:
 
 
 def keep(folder: Path) -> None:
-    """Writes the inputs of `folder` that together reach what all of them reach, by libFuzzer's merge."""
-    with tempfile.TemporaryDirectory() as fewest:
-        subprocess.run([sys.executable, __file__, "-merge=1", fewest, str(folder)], check=True)
-        inputs = sorted((path.read_bytes() for path in Path(fewest).iterdir()), key=lambda data: (len(data), data))
-    corpus = Path(__file__).parent / "data" / "fuzz_corpus.jsonl"
-    corpus.write_text("".join(json.dumps(base64.b64encode(data).decode()) + "\n" for data in inputs), encoding="ascii")
-    print(f"{len(inputs)} inputs, {corpus.stat().st_size} bytes")
+    """Writes those inputs of `folder` that go from one line of code to another as no shorter one does."""
+    from test_fuzz_corpus import CORPUS, case, check
+
+    steps: set[tuple[str, int, int]] = set()  # file, and the lines
+
+    def tracer() -> Callable[[FrameType, str, object], object]:
+        before = 0
+
+        def step(frame: FrameType, event: str, arg: object) -> object:
+            nonlocal before
+            steps.add((frame.f_code.co_filename, before, frame.f_lineno))
+            before = frame.f_lineno
+            return step
+
+        return step
+
+    def trace(frame: FrameType, event: str, arg: object) -> object:
+        return tracer() if "fcot_lite" in frame.f_code.co_filename else None
+
+    kept = []
+    for data in sorted((path.read_bytes() for path in folder.iterdir()), key=lambda data: (len(data), data)):
+        num_before = len(steps)
+        sys.settrace(trace)
+        check(case(data))
+        sys.settrace(None)
+        if len(steps) > num_before:
+            kept.append(data)
+    CORPUS.write_text("".join(json.dumps(base64.b64encode(data).decode()) + "\n" for data in kept), encoding="ascii")
+    print(f"{len(kept)} inputs, {CORPUS.stat().st_size} bytes, {len(steps)} steps")
 
 
 if __name__ == "__main__":
