@@ -94,7 +94,25 @@ def test_the_table_of_answers_names_every_kind() -> None:
 
     from fcot_lite.records import AnswerKind
 
-    assert tuple(re.findall(r"^\| `(\w+)` \|", PAGE, flags=re.MULTILINE)[1:]) == get_args(AnswerKind)
+    assert tuple(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## How hard")[0], flags=re.MULTILINE)[1:]) == get_args(
+        AnswerKind
+    )
+
+
+def test_the_table_of_options_is_what_the_tasks_take() -> None:
+    from fcot_lite import tasks
+    from fcot_lite.errors import RecipeError
+
+    rows = re.findall(r"^\| `(\w+)` \| (`\w+: .*) \|$", PAGE, flags=re.MULTILINE)
+    assert [name for name, _ in rows] == [name for name, task in tasks.TASKS.items() if task.data is None]
+    for name, options in rows:
+        for option, default in re.findall(r"`(\w+): ([^`]*)`", options):
+            given = tasks.load(name, "train", options={option: yaml.safe_load(default)}, limit=3)
+            assert given == tasks.load(name, "train", limit=3), option
+        for option, lowest, highest in re.findall(r"`(\w+): \[[^`]*` \((\d+) to (\d+)", options):
+            for pair in ([int(lowest) - 1, int(highest)], [int(lowest), int(highest) + 1]):
+                with pytest.raises(RecipeError, match=f"between {lowest} and {highest}"):
+                    tasks.load(name, "train", options={option: pair}, limit=1)
 
 
 def test_the_new_task_keeps_the_rules_of_tasks(place: Path) -> None:

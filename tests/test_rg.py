@@ -234,7 +234,7 @@ ODD = [
 
 
 KINDS = {"number": 26, "scorer": 51, "text": 15, "yes_no": 1}
-REFUSED = sorted([*rg.REFUSED, "boxnet", "composite", "rush_hour"])
+REFUSED = sorted(rg.REFUSED)
 # Another problem's gold answer is right here as well: a colouring, a conclusion, a plan of pouring may fit both.
 SEVERAL_ANSWERS = {"graph_color", "jugs", "propositional_logic"}
 
@@ -336,8 +336,8 @@ def test_options_can_leave_only_numbers() -> None:
     [
         ("rg:gsm_symbolik", {}, "did you mean 'rg:gsm_symbolic'"),
         ("rg:GSM-symbolic", {}, "did you mean 'rg:gsm_symbolic'"),
-        ("rg:", {}, "as rg:gsm_symbolic"),
-        ("rg:composite", {}, "at least one dataset"),
+        ("rg:", {}, "`fcot tasks rg:` lists them"),
+        ("rg:composite", {}, "it only mixes other datasets; name one of those"),
         (GSM, {"dificulty": 1.0}, "did you mean 'difficulty'"),
         (GSM, {"qqq": 1}, "it has difficulty"),
         (GSM, {1: 1}, "unknown option 1"),
