@@ -203,7 +203,7 @@ def grade(
         if as_json:
             print(json.dumps(found, indent=2))
             return
-        console = _console(width=120)
+        console = _console(width=160)
         for table in grading.tables(found):
             console.print(table)
 

@@ -161,7 +161,8 @@ def notes(counts: Counts) -> list[str]:
     if not counts.num_set_aside:
         return []
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.set_aside_reasons.most_common())
-    lines = [f"{counts.num_set_aside:,} rows were set aside: {reasons}"]
+    were = "row was" if counts.num_set_aside == 1 else "rows were"
+    lines = [f"{counts.num_set_aside:,} {were} set aside: {reasons}"]
     lines += [f"  line {row.line}: {row.reason}" + (f" ({row.found})" if row.found else "") for row in counts.set_aside]
     if counts.num_set_aside > SHOWN:
         lines.append(f"  … and {counts.num_set_aside - SHOWN:,} more")

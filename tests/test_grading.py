@@ -2,18 +2,22 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from conftest import REPOSITORY
 from test_cli import fcot
 
-from fcot_lite import grading, paper_rules, tasks
+from fcot_lite import answers, grading, paper_rules, tasks
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.readings import folded
+from fcot_lite.records import AnswerKind
 
 DATA = os.environ.get("FCOT_DATA")  # read here: conftest.py hides it from every test
 RIGHT = {"target": "5", "text": "2 + 3 = 5. The answer is 5."}
@@ -372,3 +376,39 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 
     # 20,000 rows are 10 MB in the file and more in memory.
     assert peak_kib(20_000) < peak_kib(200) + 4096
+
+
+PAGE = (REPOSITORY / "docs" / "grading.md").read_text()
+BLOCKS = re.findall(r"^```(\w+) ?([^\n]*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_shows_what_the_command_prints(tmp_path: Path) -> None:
+    (name, content), *none = [(name, content) for _, name, content in BLOCKS if name]
+    (tmp_path / name).write_text(content)
+    (console,) = (content for language, _, content in BLOCKS if language == "console")
+    command, *expected = console.splitlines()
+    assert (none, command[:7]) == ([], "$ fcot ")
+    done = fcot(*shlex.split(command)[2:], cwd=tmp_path)
+    assert done.returncode == 0
+    printed = [line.rstrip() for line in (done.stderr + done.stdout).splitlines()]
+    for line in expected:
+        assert line == "…" or line in printed, done.stderr + done.stdout
+    (row,) = (content for language, name, content in BLOCKS if language == "json" and not name)
+    assert (tmp_path / "verdicts.jsonl").read_text().splitlines(keepends=True)[0] == row
+
+
+def test_the_page_says_how_modes_differ(tmp_path: Path) -> None:
+    table = re.findall(r"^\| `(.*?)` \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", PAGE, re.MULTILINE)
+    assert len(table) == 4
+    for text, *cells in table:
+        path = written(tmp_path, {"target": "18", "text": text, "template": "zs_cot"})
+        _, found = graded(path, answers.MODES, "gsm8k")
+        shown = [f"~~{row['extracted']}~~" if row["reason"] == "wrong" else row["extracted"] or "none" for row in found]
+        assert shown == cells, text
+
+
+@pytest.mark.parametrize(
+    "word", [*paper_rules.TEMPLATES, *grading.FINISH_REASONS, *get_args(AnswerKind), *answers.MODES]
+)
+def test_the_page_lists_every_word_that_a_row_or_option_takes(word: str) -> None:
+    assert f"`{word}`" in PAGE or f" {word}`" in PAGE

@@ -242,12 +242,13 @@ def test_time_grows_no_faster_than_the_text(piece: str, task: str) -> None:
         text = piece * (characters // len(piece))
         best = 1.0
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()
             verdict(text, task, "1", "ft_cot_token", "paper")
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
-    assert seconds(400_000) < 40 * seconds(40_000) + 0.01  # 4 times the linear growth; quadratic is 100
+    # 4 times the linear growth, and room for a busy machine; what is quadratic takes minutes.
+    assert seconds(1_000_000) < 40 * seconds(100_000) + 0.1
 
 
 @pytest.mark.parametrize("target", ["", "five", "nan", "inf", "1/2", "9" * 400])
