@@ -123,6 +123,7 @@ BAD = [
     ("a text", b'"5"', "not an object"),
     ("100,000 brackets", b"[" * 100_000, "not valid JSON"),
     ("5,000 digits as a number", b'{"text": "5", "target": ' + b"5" * 5000 + b"}", "not valid JSON"),
+    ("the same key twice", b'{"text": "5", "target": "5", "text": "The answer is 5."}', "a key twice"),
     ("not UTF-8", b'{"target": "5", "text": "caf\xe9"}', "not UTF-8"),
     ("no text", {"target": "5"}, "field missing"),
     ("no target", {"text": "5"}, "field missing"),
@@ -165,7 +166,6 @@ GOOD = [
     ("null for what is optional", {**RIGHT, "finish_reason": None, "template": None, "question": None, "id": None}),
     ("a template of somebody else's", {**RIGHT, "template": "chatml", "choices": 3}),
     ("a text of 1 MB", {**RIGHT, "text": "5 " * 500_000 + "The answer is 5."}),
-    ("the same key twice", b'{"text": "5", "target": "5", "text": "The answer is 5."}'),
 ]
 
 
