@@ -3,8 +3,8 @@
     python benchmarks/store.py            # writes benchmarks/results/store.json
 
 62,500 questions with 16 samples each, rationales of 640 characters, one verdict a sample; a quarter of that beside it,
-for the growth. Every step runs in a process of its own, with the file in the page cache; the file is on the disk that
-TMPDIR names.
+for the growth. Every step runs in a process of its own; the file is on the disk that TMPDIR names, and comes from the
+page cache as far as the machine has room for it there. Takes ten minutes and 6 GB of disk.
 """
 
 import json

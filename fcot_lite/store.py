@@ -108,13 +108,15 @@ class VerdictKey(NamedTuple):
 class SampleStore:
     """The open store. One process writes at a time; use as a context manager.
 
-    `waiting(holder)` is called now and then while another process has it; without it, that is a ResourceError.
+    `waiting(why)` is called now and then while another process has it (without it, that is a ResourceError), and before
+    the file is checked after a process that died with it open.
     What is drawn is booked on `account`, so that a stage knows what it generated itself, over all its attempts.
     """
 
     def __init__(self, path: Path, account: str = "", waiting: Callable[[str], None] | None = None) -> None:
         self.path = path
         self._account = account
+        self._waiting = waiting
         self._uses: dict[str, Use] = {}
         self._lock = lock(path.with_name(path.name + ".lock"), "the sample store", waiting)
         try:
@@ -151,6 +153,8 @@ class SampleStore:
         unclean = self._database.execute("SELECT by FROM opened").fetchone()
         if unclean is None:
             return
+        if self._waiting is not None:
+            self._waiting(f"the sample store is being checked, because {unclean[0]}, never closed it")
         (finding,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if finding != "ok":
             raise DataError(

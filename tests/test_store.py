@@ -458,6 +458,15 @@ def die_open(path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", DIES_OPEN, str(path)], check=False).returncode == 9
 
 
+def test_whoever_waits_for_a_check_is_told(path: Path) -> None:
+    die_open(path)
+    said: list[str] = []
+    SampleStore(path, waiting=said.append).close()
+    SampleStore(path, waiting=said.append).close()
+    (line,) = said
+    assert line.startswith("the sample store is being checked, because process ")
+
+
 @pytest.fixture
 def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that a store runs while it opens."""
