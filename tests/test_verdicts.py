@@ -1,17 +1,18 @@
 """Stored verdicts: asked for once, given again where the grader or the gold answer changed, never for another text."""
 
 import sqlite3
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fcot_lite import answers, tasks
+from fcot_lite import answers, tasks, verdicts
 from fcot_lite.prompts import Prompt
 from fcot_lite.records import Problem, Sample, Verdict
 from fcot_lite.store import SampleStore
 from fcot_lite.teacher import Question
-from fcot_lite.verdicts import Judged, judge
+from fcot_lite.verdicts import Judged, judge, judging
 
 PROBLEM = Problem("p/0", "What is 3 + 4?", "7")
 QUESTION = Question(PROBLEM, (1, 2, 3))
@@ -49,20 +50,24 @@ def judged(path: Path, question: Question = QUESTION, samples: tuple[Sample, ...
         return judge(store, campaign, [question], Prompt(), [samples])
 
 
+def counts(judged: Judged) -> tuple[int, ...]:
+    return tuple(judged.counts[name] for name in ("new", "reused", "regraded", "changed"))
+
+
 def test_a_sample_is_graded_once(path: Path, graded: Graders) -> None:
     first = judged(path)
     assert [verdict.correct for verdict in first.verdicts[0]] == [True, False]
-    assert (first.new, first.reused, first.regraded, first.changed) == (2, 0, 0, 0)
+    assert counts(first) == (2, 0, 0, 0)
     graded.texts.clear()
     second = judged(path)
     assert second.verdicts == first.verdicts
-    assert (second.new, second.reused) == (0, 2)
+    assert counts(second) == (0, 2, 0, 0)
     assert graded.texts == []
 
 
 def test_only_what_is_new_is_graded(path: Path, graded: Graders) -> None:
     judged(path, samples=(RIGHT,))
-    assert judged(path).new == 1
+    assert judged(path).counts["new"] == 1
     assert graded.texts == [RIGHT.text, WRONG.text]
 
 
@@ -71,7 +76,7 @@ def test_another_grader_grades_again_and_says_what_changed(path: Path, monkeypat
     monkeypatch.setattr(answers, "GRADER_VERSION", "999")
     monkeypatch.setattr(tasks, "grade", lambda *_: Verdict(True, "8", "correct"))
     again = judged(path)
-    assert (again.new, again.reused, again.regraded, again.changed) == (2, 0, 2, 1)
+    assert counts(again) == (2, 0, 2, 1)
     # What an earlier grader said is kept beside it.
     rows = sqlite3.connect(path).execute("SELECT grader, correct FROM verdict WHERE sample_index = 1 ORDER BY 2")
     assert [correct for _, correct in rows] == [0, 1]
@@ -84,7 +89,7 @@ def test_another_gold_answer_or_kind_grades_again(path: Path, graded: Graders, o
     judged(path)
     graded.texts.clear()
     again = judged(path, replace(QUESTION, problem=other))
-    assert (again.new, again.regraded) == (2, 0)
+    assert counts(again) == (2, 0, 0, 0)
     assert len(graded.texts) == 2
 
 
@@ -100,7 +105,7 @@ def test_what_could_not_be_judged_is_asked_again_and_is_no_wrong_answer(
     not_judged = Verdict(False, "x", f"{answers.NOT_JUDGED}: math-verify took over 5 s")
     with monkeypatch.context() as patched:
         patched.setattr(tasks, "grade", lambda *_: not_judged)
-        assert judged(path).counts()["not_judged"] == 2
+        assert judged(path).counts["not_judged"] == 2
     assert [verdict.correct for verdict in judged(path).verdicts[0]] == [True, False]
 
 
@@ -111,7 +116,7 @@ def test_a_damaged_sample_takes_its_verdict_with_it(path: Path) -> None:
     with SampleStore(path) as store:
         campaign = store.add_campaign({"weights": "w"})
         assert len(store.read(campaign)) == 1
-    assert judged(path, samples=(replace(RIGHT, text="The answer is 9."), WRONG)).new == 1
+    assert judged(path, samples=(replace(RIGHT, text="The answer is 9."), WRONG)).counts["new"] == 1
 
 
 def test_math_verify_is_counted(path: Path) -> None:
@@ -119,4 +124,80 @@ def test_math_verify_is_counted(path: Path) -> None:
     sample = replace(RIGHT, text=r"The answer is $\boxed{\frac{1}{2}x + 0.5}$.")
     counted = judged(path, replace(QUESTION, problem=problem), (sample,))
     assert counted.verdicts[0][0].correct
-    assert counted.counts()["math_verify"] == 1
+    assert counted.counts["math_verify"] == 1
+
+
+def many(num_questions: int) -> list[Question]:
+    return [replace(QUESTION, problem=replace(PROBLEM, id=f"p/{q}")) for q in range(num_questions)]
+
+
+def stored(store: SampleStore, asked: list[Question]) -> str:
+    campaign = store.add_campaign({"weights": "w"})
+    pairs = [
+        (question.key(0).prompt_hash, replace(sample, problem_id=question.problem.id))
+        for question in asked
+        for sample in (RIGHT, WRONG)
+    ]
+    store.put(campaign, pairs, "fake 1.0")
+    return campaign
+
+
+def num_stored(path: Path) -> int:
+    database = sqlite3.connect(path)
+    ((count,),) = database.execute("SELECT count(*) FROM verdict")
+    database.close()
+    return int(count)
+
+
+def test_verdicts_are_stored_while_judging_goes_on_and_at_an_interrupt(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "BATCH", 4)
+    asked = many(5)
+    counts = []
+
+    def interrupted() -> None:
+        with SampleStore(path) as store:
+            campaign = stored(store, asked)
+            with judging(store, campaign, Prompt()) as judge:
+                for question in asked:
+                    samples = store.samples(campaign, question.problem.id, question.key(0).prompt_hash)
+                    assert [verdict.correct for verdict in judge.verdicts(question, samples)] == [True, False]
+                    counts.append(num_stored(path))
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert counts == [0, 4, 4, 8, 8]
+    assert num_stored(path) == 10
+
+
+def test_samples_of_a_question_may_come_one_after_the_other(path: Path, graded: Graders) -> None:
+    with SampleStore(path) as store:
+        campaign = stored(store, [QUESTION])
+        with judging(store, campaign, Prompt()) as judge:
+            one, two = judge.verdicts(QUESTION, [RIGHT]), judge.verdicts(QUESTION, [WRONG])
+            # Before anything is stored the judge knows what it said itself.
+            assert judge.verdicts(QUESTION, [RIGHT, WRONG]) == [*one, *two]
+            assert (judge.counts["new"], judge.counts["reused"]) == (2, 2)
+    assert graded.texts == [RIGHT.text, WRONG.text]
+
+
+def test_memory_does_not_grow_with_the_questions(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "BATCH", 20)
+
+    def peak_bytes(num_questions: int) -> int:
+        asked = many(num_questions)
+        with SampleStore(path.with_name(f"{num_questions}.sqlite")) as store:
+            campaign = stored(store, asked)
+            tracemalloc.start()
+            with judging(store, campaign, Prompt()) as judge:
+                for question in asked:
+                    judge.verdicts(question, store.samples(campaign, question.problem.id, question.key(0).prompt_hash))
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert judge.counts["new"] == 2 * num_questions
+        return peak
+
+    peak_bytes(30)  # what is imported and cached once
+    assert peak_bytes(240) < 1.2 * peak_bytes(60) + 10_000
