@@ -17,7 +17,7 @@ from fcot_lite.files import write_jsonl
 from fcot_lite.prompts import ANSWER_FORMS, Prompt, load_tokenizer, render, whole_text
 from fcot_lite.recipe import TRAINED, Recipe
 from fcot_lite.records import Problem, Sample, Verdict
-from fcot_lite.store import SampleStore
+from fcot_lite.store import SampleStore, Use
 from fcot_lite.teacher import GIVEN_UP, Progress, Question, draw, open_campaign, questions
 from fcot_lite.verdicts import judge
 
@@ -72,6 +72,7 @@ class Evaluation:
             sampling=sampling,
             engine=engine,
             tokenizer=self._tokenizer,
+            use=Use("student", recipe.student.model, recipe.task.label, prompt_name, recipe.cost.usd_per_hour),
         )
         drawn = draw(
             self._store,

@@ -26,7 +26,7 @@ from fcot_lite.progress import Reporter, reporter
 from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
 from fcot_lite.recipe import STORE, Recipe, load
 from fcot_lite.records import Example, Problem
-from fcot_lite.store import SampleStore
+from fcot_lite.store import SampleStore, Use
 
 FIRST_PROMPTS = 3
 ACCOUNT = "FCOT_ACCOUNT"
@@ -79,6 +79,7 @@ def sample(context: Context) -> dict[str, Any]:
             sampling=teacher.sampling,
             engine=teacher.engine,
             tokenizer=tokenizer,
+            use=Use("teacher", teacher.model, task.label, teacher.prompt, recipe.cost.usd_per_hour),
         )
         engines = _Engines(context)
         try:
@@ -117,7 +118,7 @@ def sample(context: Context) -> dict[str, Any]:
         "samples_reused": total - new,
         "pass_rate": accepted / total,
         "pass_rate_ci95": list(stats.clustered_wilson(by_problem)),
-        "graded": judged.counts(),
+        "graded": judged.counts,
         "coverage": sum(right > 0 for right, _ in by_problem) / len(by_problem),
         "num_tokens": num_tokens,
         "num_tokens_cancelled": spent.num_tokens_cancelled,

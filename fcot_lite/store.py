@@ -3,22 +3,26 @@
 A campaign is the hash of everything that shapes a text (model weights, prompt, sampling parameters) except how many
 are drawn. A sample's key is (campaign, problem, prompt hash, index) and its seed is derived from that key, so the
 first n samples are always the same requests, and raising n draws only the difference.
+
+Nothing here grows with the number of samples but the file: what is there is told by index alone, texts are read one
+question at a time.
 """
 
 import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from fcot_lite.errors import DataError, ResourceError
 from fcot_lite.files import lock, sha256_json
 from fcot_lite.records import Sample, Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # what came later (sample_key, campaign_use, opened) only adds, so both read each other's files
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS campaign (
     hash TEXT PRIMARY KEY, description TEXT NOT NULL, num_tokens_cancelled INTEGER NOT NULL DEFAULT 0
@@ -30,6 +34,14 @@ CREATE TABLE IF NOT EXISTS sample (
     engine TEXT NOT NULL, checksum TEXT NOT NULL,
     PRIMARY KEY (campaign, problem_id, prompt_hash, sample_index)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sample_key ON sample (campaign, problem_id, prompt_hash, sample_index, num_tokens);
+CREATE TABLE IF NOT EXISTS campaign_use (
+    campaign TEXT NOT NULL REFERENCES campaign(hash), role TEXT NOT NULL, model TEXT NOT NULL, task TEXT NOT NULL,
+    prompt TEXT NOT NULL, first_used INTEGER NOT NULL, last_used INTEGER NOT NULL,
+    wall_seconds REAL NOT NULL DEFAULT 0, cost_usd REAL,
+    PRIMARY KEY (campaign, role, model, task, prompt)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS opened (by TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS spent (
     account TEXT PRIMARY KEY, num_samples INTEGER NOT NULL, num_tokens INTEGER NOT NULL,
     num_tokens_cancelled INTEGER NOT NULL
@@ -46,6 +58,7 @@ _COLUMNS = (
     "campaign, problem_id, prompt_hash, sample_index, seed, text, answer_text, finish_reason, num_prompt_tokens, "
     "num_tokens, engine"
 )
+_NO_LIMIT = 2**63 - 1  # SQLite's largest integer
 
 
 class SampleKey(NamedTuple):
@@ -62,6 +75,16 @@ def derive_seed(campaign: str, key: SampleKey) -> int:
     """A seed of 31 bits for this sample alone: neighbouring indices share no random stream, as seed + i would in a
     second run that starts at another seed."""
     return int.from_bytes(hashlib.sha256(json.dumps([campaign, *key]).encode()).digest()[:4], "big") >> 1
+
+
+class Use(NamedTuple):
+    """What a campaign was drawn for: for people, no part of its identity. Its time is priced where a price is given."""
+
+    role: Literal["teacher", "student"]
+    model: str
+    task: str
+    prompt: str
+    usd_per_hour: float | None = None
 
 
 class Spent(NamedTuple):
@@ -92,12 +115,14 @@ class SampleStore:
     def __init__(self, path: Path, account: str = "", waiting: Callable[[str], None] | None = None) -> None:
         self.path = path
         self._account = account
+        self._uses: dict[str, Use] = {}
         self._lock = lock(path.with_name(path.name + ".lock"), "the sample store", waiting)
         try:
             self._database = sqlite3.connect(path, isolation_level=None)
         except sqlite3.DatabaseError as error:
             os.close(self._lock)
             raise _storage_fault(path, error) from error
+        self._checked = False
         try:
             self._open()
         except BaseException:
@@ -116,8 +141,25 @@ class SampleStore:
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
             self._database.executescript(f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
+            unclean = self._database.execute("SELECT by FROM opened").fetchone()
+            if unclean:
+                self._check(unclean[0])
         except sqlite3.DatabaseError as error:
             raise _storage_fault(self.path, error) from error
+        with self._transaction():
+            self._database.execute("DELETE FROM opened")
+            self._database.execute("INSERT INTO opened VALUES (?)", (f"process {os.getpid()}, {time.ctime()}",))
+        self._checked = True
+
+    def _check(self, holder: str) -> None:
+        """Reads every page: a second for each GB or so, and only after a process that died with the store open."""
+        (finding,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if finding != "ok":
+            raise DataError(
+                f"{self.path}: damaged ({finding}; found because {holder}, never closed it); nothing was changed. "
+                "Restore a copy, or save what can be read (sqlite3 "
+                f"{self.path.name} .recover | sqlite3 new.sqlite) and put new.sqlite in its place"
+            )
 
     def __enter__(self) -> "SampleStore":
         return self
@@ -126,21 +168,30 @@ class SampleStore:
         self.close()
 
     def close(self) -> None:
+        """Closes the file, which moves what is in its write-ahead log into it, and lets the lock go."""
+        if self._checked:
+            # On a full disk the mark stays, and the next one to open the store checks it: that loses nothing.
+            with suppress(sqlite3.DatabaseError):
+                self._database.execute("DELETE FROM opened")
         self._database.close()
         os.close(self._lock)
 
-    def add_campaign(self, description: Mapping[str, Any]) -> str:
-        """The campaign's hash; the description is kept beside it, once."""
+    def add_campaign(self, description: Mapping[str, Any], use: Use | None = None) -> str:
+        """The campaign's hash; the description is kept beside it, once, and who uses it for what and since when."""
         campaign = sha256_json(description)[:16]
         with self._transaction():
             self._database.execute(
                 "INSERT OR IGNORE INTO campaign (hash, description) VALUES (?, ?)",
                 (campaign, json.dumps(description, sort_keys=True)),
             )
+            if use is not None:
+                self._uses[campaign] = use
+                self._book_use(campaign, 0.0)
         return campaign
 
-    def put(self, campaign: str, samples: Sequence[tuple[str, Sample]], engine: str) -> None:
-        """Adds (prompt hash, sample) pairs, durably: they survive a kill as soon as this returns.
+    def put(self, campaign: str, samples: Sequence[tuple[str, Sample]], engine: str, wall_seconds: float = 0.0) -> None:
+        """Adds (prompt hash, sample) pairs, durably: they survive a kill as soon as this returns. `wall_seconds` is
+        the time that these took, and adds up over all puts.
 
         Lone surrogates, which SQLite can't store, become question marks (see `storable`).
         """
@@ -155,6 +206,7 @@ class SampleStore:
                 f"INSERT OR IGNORE INTO sample ({_COLUMNS}, checksum) VALUES ({','.join('?' * 12)})", rows
             )
             self._book(Spent(len(samples), sum(s.num_tokens for _, s in samples), 0))
+            self._book_use(campaign, wall_seconds)
 
     def add_cancelled(self, campaign: str, num_tokens: int) -> None:
         """Counts tokens that were generated but never became a sample."""
@@ -180,32 +232,82 @@ class SampleStore:
             (self._account, *spent),
         )
 
+    def _book_use(self, campaign: str, wall_seconds: float) -> None:
+        use = self._uses.get(campaign)
+        if use is not None:
+            now = int(time.time())
+            cost = None if use.usd_per_hour is None else wall_seconds / 3600 * use.usd_per_hour
+            self._database.execute(
+                "INSERT INTO campaign_use VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "last_used = excluded.last_used, wall_seconds = wall_seconds + excluded.wall_seconds, cost_usd = "
+                "CASE WHEN excluded.cost_usd IS NULL THEN cost_usd ELSE ifnull(cost_usd, 0) + excluded.cost_usd END",
+                (campaign, *use[:4], now, now, wall_seconds, cost),
+            )
+
     def num_tokens_cancelled(self, campaign: str) -> int:
         row = self._database.execute("SELECT num_tokens_cancelled FROM campaign WHERE hash = ?", (campaign,)).fetchone()
         return int(row[0]) if row else 0
 
-    def read(self, campaign: str) -> dict[SampleKey, Sample]:
-        """All sound samples of the campaign. A row whose checksum fails is set aside in the table `damaged`, so that
-        it counts as missing and is drawn again."""
-        samples, damaged = {}, []
-        try:
-            cursor = self._database.execute(f"SELECT {_COLUMNS}, checksum FROM sample WHERE campaign = ?", (campaign,))
-            for *row, checksum in cursor:
-                key = SampleKey(row[1], row[2], row[3])
-                if _checksum(tuple(row)) == checksum:
-                    samples[key] = Sample(row[1], row[3], row[5], row[6], row[7], row[8], row[9], row[4])
-                else:
-                    damaged.append((campaign, *key))
-        except sqlite3.DatabaseError as error:
-            raise _storage_fault(self.path, error) from error
+    def indices(self, campaign: str) -> dict[tuple[str, str], Collection[int]]:
+        """The sample indices that are there by (problem id, prompt hash), in order: a range where they have no gap.
+
+        Reads an index of the keys and no text, so a damaged row counts as there until `samples` reads it.
+        """
+        there: dict[tuple[str, str], Collection[int]] = {}
+        where = "FROM sample INDEXED BY sample_key WHERE campaign = ?"
+        groups = self._rows(
+            f"SELECT problem_id, prompt_hash, min(sample_index), max(sample_index), count(*) {where} "
+            "GROUP BY problem_id, prompt_hash",
+            campaign,
+        )
+        for problem_id, prompt, low, high, count in groups:
+            if high - low + 1 == count:
+                there[problem_id, prompt] = range(low, high + 1)
+            else:
+                rows = self._rows(
+                    f"SELECT sample_index {where} AND problem_id = ? AND prompt_hash = ? ORDER BY sample_index",
+                    *(campaign, problem_id, prompt),
+                )
+                there[problem_id, prompt] = [index for (index,) in rows]
+        return there
+
+    def samples(self, campaign: str, problem_id: str, prompt_hash: str, n: int | None = None) -> list[Sample]:
+        """The sound samples of one question whose index is below n (all where None), in order.
+
+        A row whose checksum fails is set aside in the table `damaged`, and its verdicts are dropped: it counts as
+        missing and is drawn again.
+        """
+        sound, damaged = [], []
+        rows = self._rows(
+            f"SELECT {_COLUMNS}, checksum FROM sample WHERE campaign = ? AND problem_id = ? AND prompt_hash = ? "
+            "AND sample_index < ? ORDER BY sample_index",
+            *(campaign, problem_id, prompt_hash, _NO_LIMIT if n is None else n),
+        )
+        for row in rows:
+            sample = _sound(row)
+            if sample is None:
+                damaged.append(row[:4])
+            else:
+                sound.append(sample)
         if damaged:
-            where = "WHERE campaign = ? AND problem_id = ? AND prompt_hash = ? AND sample_index = ?"
-            with self._transaction():
-                for key_row in damaged:
-                    self._database.execute(f"INSERT INTO damaged SELECT * FROM sample {where}", key_row)
-                    self._database.execute(f"DELETE FROM sample {where}", key_row)
-                    self._database.execute(f"DELETE FROM verdict {where}", key_row)  # the next draw is another text
-        return samples
+            self._set_aside(damaged)
+        return sound
+
+    def _set_aside(self, keys: Sequence[tuple[Any, ...]]) -> None:
+        where = "WHERE campaign = ? AND problem_id = ? AND prompt_hash = ? AND sample_index = ?"
+        with self._transaction():
+            for key in keys:
+                self._database.execute(f"INSERT INTO damaged SELECT * FROM sample {where}", key)
+                self._database.execute(f"DELETE FROM sample {where}", key)
+                self._database.execute(f"DELETE FROM verdict {where}", key)  # the next draw is another text
+
+    def read(self, campaign: str) -> dict[SampleKey, Sample]:
+        """All sound samples of the campaign, in memory."""
+        return {
+            SampleKey(problem_id, prompt, sample.sample_index): sample
+            for problem_id, prompt in self.indices(campaign)
+            for sample in self.samples(campaign, problem_id, prompt)
+        }
 
     def put_verdicts(self, campaign: str, verdicts: Mapping[VerdictKey, Verdict]) -> None:
         """Adds verdicts, durably."""
@@ -216,18 +318,22 @@ class SampleStore:
         with self._transaction():
             self._database.executemany(f"INSERT OR REPLACE INTO verdict VALUES ({','.join('?' * 11)})", rows)
 
-    def read_verdicts(self, campaign: str, mode: str) -> dict[VerdictKey, Verdict]:
-        """All verdicts of that mode on the campaign's samples, those of earlier graders too."""
-        verdicts = {}
+    def verdicts(self, campaign: str, problem_id: str, prompt_hash: str, mode: str) -> dict[VerdictKey, Verdict]:
+        """All verdicts of that mode on one question's samples, those of earlier graders too."""
+        rows = self._rows(
+            "SELECT * FROM verdict WHERE campaign = ? AND problem_id = ? AND prompt_hash = ? AND mode = ?",
+            *(campaign, problem_id, prompt_hash, mode),
+        )
+        return {
+            VerdictKey(SampleKey(row[1], row[2], row[3]), *row[4:8]): Verdict(bool(row[8]), row[9], row[10])
+            for row in rows
+        }
+
+    def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         try:
-            for row in self._database.execute(
-                "SELECT * FROM verdict WHERE campaign = ? AND mode = ?", (campaign, mode)
-            ):
-                key = VerdictKey(SampleKey(row[1], row[2], row[3]), *row[4:8])
-                verdicts[key] = Verdict(bool(row[8]), row[9], row[10])
+            yield from self._database.execute(query, values)
         except sqlite3.DatabaseError as error:
             raise _storage_fault(self.path, error) from error
-        return verdicts
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -245,6 +351,14 @@ class SampleStore:
 def storable(text: str) -> str:
     """The text as the store keeps it: a generation that was cut inside a character can hold lone surrogates."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _sound(row: tuple[Any, ...]) -> Sample | None:
+    """The sample in a row of _COLUMNS and its checksum; None where the checksum is not that of the row."""
+    *values, checksum = row
+    if _checksum(tuple(values)) != checksum:
+        return None
+    return Sample(row[1], row[3], row[5], row[6], row[7], row[8], row[9], row[4])
 
 
 def _checksum(row: tuple[Any, ...]) -> str:

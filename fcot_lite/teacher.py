@@ -10,7 +10,7 @@ from fcot_lite.errors import DataError
 from fcot_lite.prompts import Prompt, Rendered, completion_ids, end_of_turn_id, prompt_ids
 from fcot_lite.recipe import EngineBlock, Sampling
 from fcot_lite.records import FinishReason, Problem, Sample
-from fcot_lite.store import SampleKey, SampleStore, derive_seed, prompt_hash, storable
+from fcot_lite.store import SampleKey, SampleStore, Use, derive_seed, prompt_hash, storable
 
 # Engine options that shape speed and memory but no text; any other is part of a campaign's identity.
 SPEED_ONLY = {
@@ -69,6 +69,7 @@ def open_campaign(
     engine: EngineBlock,
     tokenizer: Any,
     adapter_hash: str | None = None,
+    use: Use | None = None,
 ) -> Campaign:
     """Registers everything that shapes the texts: the weights, the prompt, the sampling parameters."""
     stop_token_ids = (end_of_turn_id(tokenizer),)
@@ -82,7 +83,7 @@ def open_campaign(
         "stop_token_ids": list(stop_token_ids),
     }
     return Campaign(
-        store.add_campaign(description),
+        store.add_campaign(description, use),
         sampling,
         stop_token_ids,
         adapter_hash is not None,

@@ -190,7 +190,7 @@ from fcot_lite.records import Sample
 from fcot_lite.store import SampleStore
 with SampleStore(Path({str(path)!r})) as store:
     campaign = store.add_campaign({{"weights": "w"}})
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
     for i in range(1000):
         try:
             store.put(campaign, [("h", Sample("p", i, "x" * 3000, None, "stop", 1, 1, i))], "e")
