@@ -139,8 +139,9 @@ class Schedule:
         self._open = set(range(len(self._questions)))
         self._queue: deque[tuple[int, int]] = deque()
         self._left = [0.0] * len(self._questions)
+        self._expected_left = 0.0
+        self._behind_gaps = sum(len(question.known) for question in self._questions)
         self.in_flight = 0
-        self.expected_left = 0.0
         for number in range(len(self._questions)):
             self._advance(number)
 
@@ -148,6 +149,14 @@ class Schedule:
     def prefixes(self) -> list[int]:
         """For each question, how many samples the policy has looked at: those with the indices below that."""
         return [question.drawn for question in self._questions]
+
+    def is_open(self, number: int | None = None) -> bool:
+        """Whether the question, or any at all, takes another sample."""
+        return bool(self._open) if number is None else number in self._open
+
+    def num_expected(self) -> int:
+        """How many more samples all questions are expected to take."""
+        return max(0, round(self._expected_left) - self._behind_gaps)
 
     def take(self, max_num_seqs: int, window: int) -> list[tuple[int, int]]:
         """(question, index) of the samples to ask for now; no more than `window` are in flight then."""
@@ -171,6 +180,7 @@ class Schedule:
         if number not in self._open:
             return []
         question.known[index] = accepted
+        self._behind_gaps += 1
         return self._advance(number)
 
     def _take_expected(self, slots: int) -> list[tuple[int, int]]:
@@ -200,14 +210,16 @@ class Schedule:
         while question.drawn in question.known and not policy.done(question.drawn, question.accepted):
             question.accepted += question.known.pop(question.drawn)
             question.drawn += 1
+            self._behind_gaps -= 1
         left = policy.expected_left(question.drawn, question.accepted)
-        self.expected_left += left - self._left[number]
+        self._expected_left += left - self._left[number]
         self._left[number] = left
         if policy.done(question.drawn, question.accepted):
             self._open.discard(number)
             dropped = sorted(question.in_flight)
             self.in_flight -= len(dropped)
             question.in_flight.clear()
+            self._behind_gaps -= len(question.known)
             question.known.clear()
             return dropped
         needed = question.drawn + least_left(policy, question.drawn, question.accepted)
