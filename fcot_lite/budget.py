@@ -223,7 +223,7 @@ class Schedule:
             question.known.clear()
             return dropped
         needed = question.drawn + least_left(policy, question.drawn, question.accepted)
-        for index in range(question.asked, needed):
+        for index in range(max(question.asked, question.drawn), needed):
             if index not in question.known:
                 self._queue.append((number, index))
         question.asked = max(question.asked, needed)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from fake_engine import Answer, FakeEngine
@@ -10,16 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcot_lite import teacher
+from fcot_lite.budget import Fixed, Policy
 from fcot_lite.engines import Completion
 from fcot_lite.errors import DataError, EngineError
 from fcot_lite.prompts import Prompt
 from fcot_lite.recipe import EngineBlock, Sampling
 from fcot_lite.records import Problem, Sample
 from fcot_lite.store import SampleKey, SampleStore, derive_seed
-from fcot_lite.teacher import Campaign, Drawn, Question, draw
+from fcot_lite.teacher import Accepted, Campaign, Drawn, Question, draw, drawn_samples
 
 SAMPLING = Sampling(max_tokens=20, temperature=0.7)
 ASKED = [Question(Problem(f"p/{i}", f"{i} + {i}?", str(2 * i)), (1, 2, i)) for i in range(5)]
+
+
+class Drew(NamedTuple):
+    """What came back, and the samples it stands for."""
+
+    drawn: Drawn
+    samples: list[list[Sample]]
+    new: int
+    reused: int
+    num_tokens_new: int
 
 
 @dataclass
@@ -32,20 +43,33 @@ class Bench:
     def campaign(self, description: str = "a") -> Campaign:
         return Campaign(self.store.add_campaign({"weights": description}), SAMPLING, (2,))
 
-    def draw(self, n: int, engine: FakeEngine | None, *, max_num_seqs: int = 2, campaign: str = "a") -> Drawn:
+    def draw(
+        self,
+        policy: int | Policy,
+        engine: FakeEngine | None,
+        *,
+        max_num_seqs: int = 2,
+        campaign: str = "a",
+        accepted: Accepted | None = None,
+        usd_per_hour: float | None = None,
+    ) -> Drew:
         def start() -> FakeEngine:
             assert engine is not None, "nothing was missing, so no engine was needed"
             return engine
 
-        return draw(
+        drawn = draw(
             self.store,
             self.campaign(campaign),
             ASKED,
-            n,
+            Fixed(n=policy) if isinstance(policy, int) else policy,
+            accepted=accepted,
             start_engine=start,
             max_num_seqs=max_num_seqs,
             progress=lambda *message: self.shown.append(message),
+            usd_per_hour=usd_per_hour,
         )
+        samples = list(drawn_samples(self.store, self.campaign(campaign), ASKED, drawn))
+        return Drew(drawn, samples, drawn.new, drawn.reused, drawn.num_tokens_new)
 
 
 @pytest.fixture
@@ -230,7 +254,7 @@ def test_an_engine_that_cannot_start_leaves_the_store_as_it_was(bench: Bench) ->
 
     campaign = bench.campaign()
     with pytest.raises(EngineError, match="no memory"):
-        draw(bench.store, campaign, ASKED, 2, start_engine=start, max_num_seqs=2, progress=lambda *_: None)
+        draw(bench.store, campaign, ASKED, Fixed(n=2), start_engine=start, max_num_seqs=2, progress=lambda *_: None)
     assert bench.store.read(campaign.hash) == {}
 
 
@@ -356,8 +380,11 @@ def two_calls(monkeypatch: pytest.MonkeyPatch, store: SampleStore) -> Campaign:
     )
 
 
-def draw_two(store: SampleStore, campaign: Campaign, engine: FakeEngine) -> Drawn:
-    return draw(store, campaign, ASKED, 2, start_engine=lambda: engine, max_num_seqs=2, progress=lambda *_: None)
+def draw_two(store: SampleStore, campaign: Campaign, engine: FakeEngine) -> Drew:
+    policy = Fixed(n=2)
+    drawn = draw(store, campaign, ASKED, policy, start_engine=lambda: engine, max_num_seqs=2, progress=lambda *_: None)
+    samples = list(drawn_samples(store, campaign, ASKED, drawn))
+    return Drew(drawn, samples, drawn.new, drawn.reused, drawn.num_tokens_new)
 
 
 def says(request: Any) -> Answer:
