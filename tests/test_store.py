@@ -222,7 +222,7 @@ def test_an_interrupt_inside_a_transaction_leaves_the_store_usable(path: Path, m
         campaign = store.add_campaign({"weights": "w"})
 
         def begin_and_be_interrupted() -> None:
-            with store._transaction():
+            with store.transaction():
                 store._database.execute("UPDATE campaign SET num_tokens_cancelled = 99")
                 raise KeyboardInterrupt
 
