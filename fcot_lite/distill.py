@@ -49,6 +49,8 @@ def command(words: Mapping[str, str], machine: Machine, recipes: Path = RECIPES)
             overrides += [f"{key}={given[word]}" for key in keys]
             name += "-" + {"TEACHER": "from-", "N": "n", "LIMIT": "limit", "SEED": "seed"}.get(word, "")
             name += given[word].strip("/")
+    if "N" in given and load(recipe).teacher.until is not None:
+        overrides.append("teacher.until=null")
     if given.get("METHOD") == "full" and (rate := load(recipe).student.sft.get("learning_rate")):
         overrides.append(f"student.sft.learning_rate={rate * FULL_LEARNING_RATE:g}")
     try:

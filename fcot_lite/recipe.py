@@ -276,7 +276,7 @@ def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> 
 
 def _policy_contradictions(teacher: Mapping[str, Any] | None) -> Iterator[tuple[Key, str]]:
     """Of how many samples a question gets."""
-    if teacher is None:
+    if teacher is None or teacher.get("file") is not None:  # an import has no policy
         return
     given = [key for key in ("n", "until") if teacher.get(key) is not None]
     if not given:

@@ -28,7 +28,7 @@ from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
 from fcot_lite.recipe import STORE, Recipe, load
 from fcot_lite.records import Example, Problem, Sample
 from fcot_lite.store import SampleStore, Use
-from fcot_lite.teacher import Question, draw, drawn_samples, open_campaign, questions
+from fcot_lite.teacher import Question, draw, drawn_samples, novelty, open_campaign, questions
 from fcot_lite.verdicts import Judge, judging
 
 FIRST_PROMPTS = 3
@@ -82,6 +82,8 @@ def sample(context: Context) -> dict[str, Any]:
             tokenizer=tokenizer,
             use=Use("teacher", teacher.model, task.label, teacher.prompt, recipe.cost.usd_per_hour),
         )
+        if line := novelty(store, campaign, asked):
+            context.progress.say(f"sample: {line}")
         engines = _Engines(context)
         with judging(store, campaign.hash, prompt) as arriving:
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fcot_lite.budget import Fixed, Policy, Schedule
@@ -43,7 +43,7 @@ Accepted = Callable[[Question, Sample], bool]
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A sampling run's identity and what it passes to the engine."""
+    """A sampling run's identity and what it passes to the engine. `description` is what the hash is of."""
 
     hash: str
     sampling: Sampling
@@ -51,6 +51,7 @@ class Campaign:
     use_adapter: bool = False
     tokenizer: Any = None
     answer_trigger: str | None = None
+    description: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,36 @@ def open_campaign(
         adapter_hash is not None,
         tokenizer,
         prompt.answer_trigger,
+        description,
     )
+
+
+def novelty(store: SampleStore, campaign: Campaign, asked: Sequence[Question]) -> str | None:
+    """How a sampling run that has nothing in the store differs from the nearest one that has samples of the same
+    questions; None where it goes on with its own, or is the first."""
+    if not asked or store.indices(campaign.hash):
+        return None
+    others = store.other_campaigns(campaign.hash, asked[0].problem.id)
+    differing = {other: _differences(campaign.description, description) for other, description in others.items()}
+    if not differing:
+        return None
+    nearest = min(differing, key=lambda other: len(differing[other]))
+    return (
+        f"a new sampling run {campaign.hash[:8]}, which starts at nothing: it differs from {nearest[:8]} in "
+        f"{', '.join(differing[nearest])}"
+    )
+
+
+def _differences(new: Mapping[str, Any], old: Mapping[str, Any], path: str = "") -> list[str]:
+    lines = []
+    for key in sorted({*new, *old}):
+        now, was = new.get(key), old.get(key)
+        if isinstance(now, Mapping) and isinstance(was, Mapping):
+            lines += _differences(now, was, f"{path}{key}.")
+        elif now != was:
+            short = len(f"{was}{now}") < 40 and key != "weights"  # a hash or a prompt tells nobody anything
+            lines.append(f"{path}{key} ({was} → {now})" if short else f"{path}{key}")
+    return lines
 
 
 def questions(
