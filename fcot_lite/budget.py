@@ -126,11 +126,17 @@ class _Question:
     in_flight: set[int] = field(default_factory=set)
 
 
+# Samples that may prove needless, by those that were drawn. Without that bound 50 questions, 128 of which fit at once,
+# take 1.48 times the tokens of the replay with `accept: 1`; with it 1.03. For 300 with `accept: 4` it is 1.01 anyway.
+SPARE = 0.1
+
+
 class Schedule:
     """Which samples to ask for, over all questions at once. `known[i]` are the samples of question i that are there.
 
     What a question takes whatever comes is queued, in rounds over all questions. Only where the engine would be left
-    with fewer than max_num_seqs to work on, more is asked for: as many as the questions are expected to take.
+    with fewer than max_num_seqs to work on, more is asked for: as many as the questions are expected to take, as long
+    as no more than SPARE of what was drawn can come to nothing.
     """
 
     def __init__(self, policy: Policy, known: Iterable[Mapping[int, bool]]) -> None:
@@ -141,9 +147,11 @@ class Schedule:
         self._left = [0.0] * len(self._questions)
         self._expected_left = 0.0
         self._behind_gaps = sum(len(question.known) for question in self._questions)
+        self._drawn = self._dropped = 0
         self.in_flight = 0
         for number in range(len(self._questions)):
             self._advance(number)
+        self._dropped = 0  # what others left behind a question's end was not asked for here
 
     @property
     def prefixes(self) -> list[int]:
@@ -166,8 +174,8 @@ class Schedule:
         for number, index in taken:
             self._questions[number].in_flight.add(index)
         self.in_flight += len(taken)
-        if not self._queue:
-            taken += self._take_expected(max_num_seqs - self.in_flight)
+        if not self._queue and self.in_flight < max_num_seqs:
+            taken += self._take_expected(min(max_num_seqs - self.in_flight, self._spare()))
         return taken
 
     def record(self, number: int, index: int, accepted: bool) -> list[int]:
@@ -201,6 +209,15 @@ class Schedule:
                 question.asked += 1
         return taken
 
+    def _spare(self) -> int:
+        """How many more may be asked for that are not sure to be needed."""
+        ahead = (question.asked - self._sure(question) for question in map(self._questions.__getitem__, self._open))
+        return int(SPARE * self._drawn) - self._dropped - sum(more for more in ahead if more > 0)
+
+    def _sure(self, question: _Question) -> int:
+        """The question takes every sample with an index below."""
+        return question.drawn + least_left(self._policy, question.drawn, question.accepted)
+
     def _ahead(self, number: int) -> float:
         """How many samples more than were asked for the question is expected to take."""
         return self._questions[number].drawn + self._left[number] - self._questions[number].asked
@@ -211,6 +228,7 @@ class Schedule:
             question.accepted += question.known.pop(question.drawn)
             question.drawn += 1
             self._behind_gaps -= 1
+            self._drawn += 1
         left = policy.expected_left(question.drawn, question.accepted)
         self._expected_left += left - self._left[number]
         self._left[number] = left
@@ -219,10 +237,11 @@ class Schedule:
             dropped = sorted(question.in_flight)
             self.in_flight -= len(dropped)
             question.in_flight.clear()
+            self._dropped += len(dropped) + len(question.known)
             self._behind_gaps -= len(question.known)
             question.known.clear()
             return dropped
-        needed = question.drawn + least_left(policy, question.drawn, question.accepted)
+        needed = self._sure(question)
         for index in range(max(question.asked, question.drawn), needed):
             if index not in question.known:
                 self._queue.append((number, index))
