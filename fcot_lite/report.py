@@ -71,8 +71,7 @@ def result(
                 "model", "samples", "samples_new", "samples_reused", "pass_rate", "pass_rate_ci95", "coverage",
                 "num_tokens", "num_tokens_cancelled", "tokens_per_accepted", "tokens_per_second",
             )
-        },
-        "policy": sample.get("policy"),  # None: the rationales were there already
+        } | {"policy": sample.get("policy")},  # None: the rationales were there already
         "bad_rows": sample.get("bad_rows", {}),
         "curation": {"kept": curate["kept"], "dropped": curate["dropped"]},
         "student": {
@@ -146,7 +145,8 @@ def notes(result: Mapping[str, Any]) -> list[str]:
 
 def _sampling(result: Mapping[str, Any]) -> list[str]:
     """Of a budget that stops early; a fixed n needs no words."""
-    teacher, policy = result["teacher"], result.get("policy")
+    teacher = result["teacher"]
+    policy = teacher.get("policy")
     if policy is None or policy.startswith("n = "):
         return []
     return [
