@@ -108,13 +108,15 @@ class VerdictKey(NamedTuple):
 class SampleStore:
     """The open store. One process writes at a time; use as a context manager.
 
-    `waiting(holder)` is called now and then while another process has it; without it, that is a ResourceError.
+    `waiting(why)` is called now and then while another process has it (without it, that is a ResourceError), and before
+    the file is checked after a process that died with it open.
     What is drawn is booked on `account`, so that a stage knows what it generated itself, over all its attempts.
     """
 
     def __init__(self, path: Path, account: str = "", waiting: Callable[[str], None] | None = None) -> None:
         self.path = path
         self._account = account
+        self._waiting = waiting
         self._uses: dict[str, Use] = {}
         self._lock = lock(path.with_name(path.name + ".lock"), "the sample store", waiting)
         try:
@@ -135,10 +137,10 @@ class SampleStore:
             _refuse_other_versions(self.path, self._database)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
-            self._database.executescript(f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
-            unclean = self._database.execute("SELECT by FROM opened").fetchone()
-            if unclean:
-                self._check(unclean[0])
+            if _is_current(self._database):
+                self._check()
+            else:
+                self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         except sqlite3.DatabaseError as error:
             raise _storage_fault(self.path, error) from error
         with self.transaction():
@@ -146,13 +148,18 @@ class SampleStore:
             self._database.execute("INSERT INTO opened VALUES (?)", (f"process {os.getpid()}, {time.ctime()}",))
         self._checked = True
 
-    def _check(self, holder: str) -> None:
-        """Reads every page: a second for each GB or so, and only after a process that died with the store open."""
+    def _check(self) -> None:
+        """Reads every page, but only after a process that died with the store open."""
+        unclean = self._database.execute("SELECT by FROM opened").fetchone()
+        if unclean is None:
+            return
+        if self._waiting is not None:
+            self._waiting(f"the sample store is being checked, because {unclean[0]}, never closed it")
         (finding,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if finding != "ok":
             raise DataError(
-                f"{self.path}: damaged ({finding}; found because {holder}, never closed it); nothing was changed. "
-                "Restore a copy, or save what can be read (sqlite3 "
+                f"{self.path}: damaged ({' '.join(finding.split())}; looked at because {unclean[0]}, never closed it); "
+                "nothing was changed. Restore a copy, or save what can be read (sqlite3 "
                 f"{self.path.name} .recover | sqlite3 new.sqlite) and put new.sqlite in its place"
             )
 
@@ -362,8 +369,7 @@ def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
         raise DataError(f"{path}: no such sample store; runs make it, so name their folder with --runs")
     try:
         database = _connect_for_reading(path)
-        (is_current,) = database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'opened'").fetchone()
-        if not is_current:  # of an earlier version, or empty
+        if not _is_current(database):
             database.close()
             SampleStore(path).close()
             database = _connect_for_reading(path)
@@ -381,6 +387,11 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
     database.execute("PRAGMA query_only = ON")
     database.text_factory = _decoded
     return database
+
+
+def _is_current(database: sqlite3.Connection) -> bool:
+    """Whether the file has all tables, as one of an earlier version or an empty one has not."""
+    return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'opened'").fetchone())
 
 
 def _decoded(text: bytes) -> str:

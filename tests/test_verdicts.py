@@ -1,17 +1,18 @@
 """Stored verdicts: asked for once, given again where the grader or the gold answer changed, never for another text."""
 
 import sqlite3
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fcot_lite import answers, tasks
+from fcot_lite import answers, tasks, verdicts
 from fcot_lite.prompts import Prompt
 from fcot_lite.records import Problem, Sample, Verdict
 from fcot_lite.store import SampleStore
 from fcot_lite.teacher import Question
-from fcot_lite.verdicts import Judged, judge
+from fcot_lite.verdicts import Judged, judge, judging
 
 PROBLEM = Problem("p/0", "What is 3 + 4?", "7")
 QUESTION = Question(PROBLEM, (1, 2, 3))
@@ -124,3 +125,79 @@ def test_math_verify_is_counted(path: Path) -> None:
     counted = judged(path, replace(QUESTION, problem=problem), (sample,))
     assert counted.verdicts[0][0].correct
     assert counted.counts["math_verify"] == 1
+
+
+def many(num_questions: int) -> list[Question]:
+    return [replace(QUESTION, problem=replace(PROBLEM, id=f"p/{q}")) for q in range(num_questions)]
+
+
+def stored(store: SampleStore, asked: list[Question]) -> str:
+    campaign = store.add_campaign({"weights": "w"})
+    pairs = [
+        (question.key(0).prompt_hash, replace(sample, problem_id=question.problem.id))
+        for question in asked
+        for sample in (RIGHT, WRONG)
+    ]
+    store.put(campaign, pairs, "fake 1.0")
+    return campaign
+
+
+def num_stored(path: Path) -> int:
+    database = sqlite3.connect(path)
+    ((count,),) = database.execute("SELECT count(*) FROM verdict")
+    database.close()
+    return int(count)
+
+
+def test_verdicts_are_stored_while_judging_goes_on_and_at_an_interrupt(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdicts, "BATCH", 4)
+    asked = many(5)
+    counts = []
+
+    def interrupted() -> None:
+        with SampleStore(path) as store:
+            campaign = stored(store, asked)
+            with judging(store, campaign, Prompt()) as judge:
+                for question in asked:
+                    samples = store.samples(campaign, question.problem.id, question.key(0).prompt_hash)
+                    assert [verdict.correct for verdict in judge.verdicts(question, samples)] == [True, False]
+                    counts.append(num_stored(path))
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert counts == [0, 4, 4, 8, 8]
+    assert num_stored(path) == 10
+
+
+def test_samples_of_a_question_may_come_one_after_the_other(path: Path, graded: Graders) -> None:
+    with SampleStore(path) as store:
+        campaign = stored(store, [QUESTION])
+        with judging(store, campaign, Prompt()) as judge:
+            one, two = judge.verdicts(QUESTION, [RIGHT]), judge.verdicts(QUESTION, [WRONG])
+            # Before anything is stored the judge knows what it said itself.
+            assert judge.verdicts(QUESTION, [RIGHT, WRONG]) == [*one, *two]
+            assert (judge.counts["new"], judge.counts["reused"]) == (2, 2)
+    assert graded.texts == [RIGHT.text, WRONG.text]
+
+
+def test_memory_does_not_grow_with_the_questions(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "BATCH", 20)
+
+    def peak_bytes(num_questions: int) -> int:
+        asked = many(num_questions)
+        with SampleStore(path.with_name(f"{num_questions}.sqlite")) as store:
+            campaign = stored(store, asked)
+            tracemalloc.start()
+            with judging(store, campaign, Prompt()) as judge:
+                for question in asked:
+                    judge.verdicts(question, store.samples(campaign, question.problem.id, question.key(0).prompt_hash))
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        assert judge.counts["new"] == 2 * num_questions
+        return peak
+
+    peak_bytes(30)  # what is imported and cached once
+    assert peak_bytes(240) < 1.2 * peak_bytes(60) + 10_000
