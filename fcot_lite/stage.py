@@ -13,6 +13,8 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby, tee
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,12 @@ from fcot_lite.answers import accepted
 from fcot_lite.engines import Engine
 from fcot_lite.engines.lifeline import LIFELINE, follow_parent
 from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
-from fcot_lite.files import read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
+from fcot_lite.files import iterate_jsonl, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
 from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
 from fcot_lite.recipe import STORE, Recipe, load
-from fcot_lite.records import Example, Problem, Sample
+from fcot_lite.records import Example, Problem, Sample, Verdict
 from fcot_lite.store import SampleStore, Use
 from fcot_lite.teacher import Question, draw, drawn_samples, novelty, open_campaign, questions
 from fcot_lite.verdicts import Judge, judging
@@ -199,24 +201,19 @@ def problems_hash(problems: Sequence[Problem]) -> str:
 
 def curate(context: Context) -> dict[str, Any]:
     from fcot_lite.curate import curate
-    from fcot_lite.records import Verdict
 
     recipe, task = context.recipe, context.recipe.task
     context.progress(0, 0, "curating")
     problems = tasks.problems(task, "train")
-    drawn: dict[str, list[Sample]] = {problem.id: [] for problem in problems}
-    verdicts: dict[str, list[Verdict]] = {problem.id: [] for problem in problems}
-    for row in read_jsonl(context.run_dir / "samples.jsonl"):
-        verdicts[row["problem_id"]].append(Verdict(**row.pop("verdict")))
-        drawn[row["problem_id"]].append(Sample(**row))
+    sampled, judged = tee(_by_problem(context.run_dir / "samples.jsonl", problems))
     prompt = recipe.prompts[recipe.student.prompt]
     solved = tasks.examples(task, prompt.examples)
     rendered = [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
     tokenizer = load_tokenizer(context.model(recipe.student.model))
     curated = curate(
         problems,
-        [drawn[problem.id] for problem in problems],
-        [verdicts[problem.id] for problem in problems],
+        ([Sample(**{key: row[key] for key in row if key != "verdict"}) for row in rows] for rows in sampled),
+        ([Verdict(**row["verdict"]) for row in rows] for rows in judged),
         rendered,
         tokenizer,
         recipe.curate,
@@ -237,6 +234,21 @@ def curate(context: Context) -> dict[str, Any]:
     counts = {"kept": len(curated.examples), "dropped": curated.counts()}
     write_json(context.run_dir / "curation.json", {**counts, "rows": [asdict(row) for row in curated.dropped]})
     return {**counts, "outputs": _hashes(context.run_dir, ["train.jsonl", "curation.json"])}
+
+
+def _by_problem(path: Path, problems: Sequence[Problem]) -> Iterator[list[dict[str, Any]]]:
+    """For each problem its rows of samples.jsonl, where they stand in the order of the problems; one problem in memory
+    at a time."""
+    groups = groupby(iterate_jsonl(path), key=itemgetter("problem_id"))
+    group = next(groups, None)
+    for problem in problems:
+        if group is not None and group[0] == problem.id:
+            yield list(group[1])
+            group = next(groups, None)
+        else:
+            yield []
+    if group is not None:
+        raise DataError(f"{path}: {group[0]} is none of the problems, or not where it should be; run with --force")
 
 
 def _prompt_and_completion(example: Example) -> dict[str, Any]:
