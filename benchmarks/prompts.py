@@ -25,6 +25,7 @@ PROBLEMS = 40
 def main() -> None:
     os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
     from fcot_lite import models, stats, tasks, teacher
+    from fcot_lite.budget import Fixed
     from fcot_lite.engines.vllm import VllmEngine
     from fcot_lite.machine import detect
     from fcot_lite.prompts import ANSWER_FORMS, METHODS, Prompt, load_tokenizer, render, whole_text
@@ -59,10 +60,10 @@ def main() -> None:
                     store, weights_hash=MODEL, prompt=prompt, sampling=sampling, engine=options, tokenizer=tokenizer
                 )
                 drawn = teacher.draw(
-                    store, campaign, asked, 1, start_engine=lambda: engine, max_num_seqs=options.max_num_seqs,
+                    store, campaign, asked, Fixed(n=1), start_engine=lambda: engine, max_num_seqs=options.max_num_seqs,
                     progress=lambda done, total, note: None,
                 )  # fmt: skip
-            samples = [sample for (sample,) in drawn.samples]
+                samples = [sample for (sample,) in teacher.drawn_samples(store, campaign, asked, drawn)]
             accepted = sum(
                 tasks.grade(whole_text(prompt, sample), problem, sample.finish_reason).correct
                 for problem, sample in zip(problems, samples, strict=True)

@@ -21,6 +21,7 @@ PROBLEMS, N = 40, 4
 def main() -> None:
     os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
     from fcot_lite import models, tasks, teacher
+    from fcot_lite.budget import Fixed
     from fcot_lite.engines.vllm import VllmEngine
     from fcot_lite.machine import detect
     from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
@@ -55,7 +56,7 @@ def main() -> None:
                 store,
                 campaign,
                 asked,
-                N,
+                Fixed(n=N),
                 start_engine=lambda: engine,
                 max_num_seqs=block.engine.max_num_seqs,
                 progress=lambda done, total, note: None,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,8 @@ class Curated:
 
 def curate(
     problems: Sequence[Problem],
-    samples: Sequence[Sequence[Sample]],
-    verdicts: Sequence[Sequence[Verdict]],
+    samples: Iterable[Sequence[Sample]],
+    verdicts: Iterable[Sequence[Verdict]],
     rendered: Sequence[Rendered],
     tokenizer: Any,
     block: CurateBlock,

@@ -87,18 +87,22 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def read_jsonl(path: Path) -> list[Any]:
     """The rows of `path` in order. Raises DataError naming file and line."""
-    rows = []
+    return list(iterate_jsonl(path))
+
+
+def iterate_jsonl(path: Path) -> Iterator[Any]:
+    """The rows of `path`, one in memory at a time. Raises DataError naming file and line."""
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     try:
-                        rows.append(json.loads(line))
+                        row = json.loads(line)
                     except (ValueError, RecursionError) as error:
                         raise DataError(f"{path}:{number}: not valid JSON ({error})") from None
+                    yield row
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    return rows
 
 
 def sha256_file(path: Path) -> str:
