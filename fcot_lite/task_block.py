@@ -41,7 +41,7 @@ def _first(key: str) -> BeforeValidator:
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
 
 
-def _is_none(value: Any) -> bool:
+def is_none(value: Any) -> bool:
     return value is None
 
 
@@ -77,7 +77,7 @@ class Hub(Block):
     test: str | None = None
 
 
-Column = Annotated[str | None, Field(exclude_if=_is_none)]
+Column = Annotated[str | None, Field(exclude_if=is_none)]
 
 
 class TaskBlock(Block):
@@ -89,19 +89,19 @@ class TaskBlock(Block):
     """
 
     name: Column = None
-    path: Annotated[Files | None, _first("train"), Field(exclude_if=_is_none)] = None
-    hub: Annotated[Hub | None, _first("name"), Field(exclude_if=_is_none)] = None
+    path: Annotated[Files | None, _first("train"), Field(exclude_if=is_none)] = None
+    hub: Annotated[Hub | None, _first("name"), Field(exclude_if=is_none)] = None
     question: Column = None
     target: Column = None
-    answer: Annotated[AnswerKind | None, Field(exclude_if=_is_none)] = None
+    answer: Annotated[AnswerKind | None, Field(exclude_if=is_none)] = None
     choices: Annotated[
         list[str] | None,
         BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-        Field(exclude_if=_is_none, min_length=1, max_length=26),
+        Field(exclude_if=is_none, min_length=1, max_length=26),
     ] = None
     solution: Column = None
     id: Column = None
-    max_bad_rows: Annotated[NonNegativeInt | None, Field(exclude_if=_is_none)] = None
+    max_bad_rows: Annotated[NonNegativeInt | None, Field(exclude_if=is_none)] = None
     split: Literal["paper", "template"] = "paper"
     options: Options = {}
     train: PositiveInt | None = None
