@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fcot_lite import models, plan, preflight, tasks
+from fcot_lite import imported, models, plan, preflight, tasks
 from fcot_lite.engines.vllm import engine_arguments
-from fcot_lite.errors import DataError, ResourceError
+from fcot_lite.errors import DataError, FcotError, ResourceError
 from fcot_lite.machine import Machine
 from fcot_lite.meter import available_memory_gib
 from fcot_lite.pipeline import LEAST_DISK_GIB, LEAST_MEMORY_GIB
@@ -67,6 +67,7 @@ def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> list[Check]:
             folders["hub cache"] = hub_cache()
         of_recipe = [
             data_check,
+            *rationales(recipe),
             *(check for check, _ in found.values()),
             *rough_need(recipe, here, machine, available_memory_gib()),
             *prompts(recipe, here, problems),
@@ -193,6 +194,16 @@ def model(name: str, hub_fault: str | None) -> tuple[Check, Path | None]:
         return Check(title, "fail", str(error), "complete the directory, or name another model"), None
     except OSError as error:
         return Check(title, "fail", str(error), "mend the permissions of that file"), None
+
+
+def rationales(recipe: Recipe) -> list[Check]:
+    """The file that a recipe imports its rationales from; no line where a teacher is asked."""
+    if not isinstance(recipe.teacher, ImportBlock):
+        return []
+    try:
+        return [Check("rationales", "ok", str(imported.source(recipe.teacher)))]
+    except FcotError as error:
+        return [Check("rationales", "fail", str(error), "mend the file, or what teacher says of it", data=True)]
 
 
 # ---- the recipe on this machine ----------------------------------------------------------------------------------

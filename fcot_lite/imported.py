@@ -27,7 +27,7 @@ from fcot_lite.prompts import Prompt, whole_text
 from fcot_lite.recipe import ImportBlock, Recipe
 from fcot_lite.records import FinishReason, Problem, Sample, Verdict
 from fcot_lite.store import SampleStore, Use, storable
-from fcot_lite.tasks.rows import MAX_ROW_BYTES, BadRowError, Rows, column_names, data_file, file_rows, kind_of
+from fcot_lite.tasks.rows import MAX_ROW_BYTES, BadRowError, Rows, column_names, data_file, file_rows, keys, kind_of
 from fcot_lite.tasks.splits import exact, normalised
 from fcot_lite.teacher import Progress, Question
 from fcot_lite.verdicts import Judge, judging
@@ -62,7 +62,7 @@ USER, ASSISTANT = ("user", "human"), ("assistant", "gpt", "model")
 QUESTIONS = ("question", "problem", "prompt", "instruction", "query")
 TEXTS = ("rationale", "generation", "completion", "response", "output", "reasoning", "text", "solution")
 _MARK = re.compile(r"</?\w{1,30}>|<\|\w{1,30}\|>")  # </answer>, <|end_of_solution|>
-_SENTENCE_END = re.compile(r"[.!?][\s\W]*?(?:\s|\Z)|\n")
+_SENTENCE_END = re.compile(r"[.!?][^\w\s]{0,5}(?:\s|\Z)|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +87,31 @@ class Layout:
         return {name: column for name, column in asdict(self).items() if name != "name" and column is not None}
 
 
-# The first layout whose question, or id, and text are there.
+# Taken is the first whose text is there, and whose id or else question.
 LAYOUTS = (
     Layout(
-        *("samples of fcot-lite", None, "text", "problem_id", "finish_reason", "answer_text"),
+        "samples of fcot-lite",
+        question="question",
+        text="text",
+        id="problem_id",
+        finish_reason="finish_reason",
+        answer_text="answer_text",
         index="sample_index",
         num_prompt_tokens="num_prompt_tokens",
         num_tokens="num_tokens",
         seed="seed",
     ),
     Layout(
-        *("completions of reasoning-teacher", "question", "reasoning_completion", None, "reasoning_finish_reason"),
-        *("completion", "finish_reason", "completion_index"),
+        "completions of reasoning-teacher",
+        question="question",
+        text="reasoning_completion",
+        finish_reason="reasoning_finish_reason",
+        answer_text="completion",
+        answer_finish_reason="finish_reason",
+        index="completion_index",
     ),
     Layout("OpenR1-Math", "problem", "generations", finish_reason="finish_reasons"),
-    Layout("OpenThoughts, metadata", "problem", "deepseek_solution"),
+    Layout("metadata of OpenThoughts", "problem", "deepseek_solution"),
     Layout("OpenThoughts", "conversations", "conversations", finish_reason="finish_reason"),
     Layout("chats", "messages", "messages", finish_reason="finish_reason"),
 )
@@ -115,6 +125,10 @@ class Source:
     sha256: str
     layout: Layout
     metadata: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        columns = ", ".join(f"{name} in {column!r}" for name, column in self.layout.columns().items())
+        return f"{self.path.name} as {self.layout.name}: {columns}"
 
     def rows(self) -> Rows:
         """Each row with its number. Raises DataError where the file can't be read as a whole."""
@@ -185,7 +199,7 @@ def source(block: ImportBlock) -> Source:
     metadata: Mapping[str, Any] = {}
     if path.suffix.lower() == ".json":
         rows, metadata = _json_file(path)
-        there = next((list(row) for row in rows if isinstance(row, dict)), [])
+        there = keys(rows)
     else:
         there = column_names(path)
     if not there:
@@ -209,7 +223,7 @@ def layout(path: Path, there: Sequence[str], block: ImportBlock) -> Layout:
         column = getattr(block, key)
         if column is not None and column not in there:
             raise DataError(f"{path}: no column {column!r}, which teacher.{key} names; there are: {columns}")
-    known = next((one for one in LAYOUTS if one.text in there and (one.question or one.id) in there), None)
+    known = next((one for one in LAYOUTS if one.text in there and (one.id or one.question) in there), None)
     question = block.question or (known.question if known else _first(QUESTIONS, there))
     text = block.text or (known.text if known else _first([name for name in TEXTS if name != question], there))
     if known is None or text != known.text:  # its other columns are of another text
@@ -221,6 +235,8 @@ def layout(path: Path, there: Sequence[str], block: ImportBlock) -> Layout:
     found = replace(
         known, question=question, text=text, id=id, finish_reason=block.finish_reason or known.finish_reason
     )
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        return found  # a later row may have what the first ones lack
     missing: dict[str, Any] = {name: None for name, column in found.columns().items() if column not in there}
     return replace(found, **missing)
 
@@ -266,8 +282,8 @@ def sample(
 
     Raises DataError where the file can't be read or nothing in it answers one of the problems.
     """
-    say(0, 0, "reading the file")
     file, prompt = source(block), recipe.teacher_prompt
+    say(0, 0, f"reading {file}")
     name = f"imported from {file.path.name}"
     about = {"file": file.path.name, "sha256": file.sha256, "layout": file.layout.name}
     campaign = store.add_campaign(
@@ -336,7 +352,7 @@ def sample(
         "num_tokens_generated": 0,
         "tokens_per_accepted": tally.num_tokens / accepted if tally.num_tokens and accepted else None,
         "tokens_per_second": None,
-        "imported": {**about, **counts.summary()},
+        "imported": {**about, **counts.summary(), "first_left_out": [str(row) for row in counts.named[:SHOWN]]},
     }
 
 
@@ -593,6 +609,8 @@ def _cell(row: Mapping[str, Any], column: str) -> Any:
 
 
 def _text(value: Any, what: str) -> str:
+    if value is None:
+        raise BadRowError("empty", what)
     if not isinstance(value, str):
         raise BadRowError("wrong type", f"{what} is {kind_of(value)}, not text")
     if not value.strip():

@@ -147,10 +147,12 @@ def notes(result: Mapping[str, Any]) -> list[str]:
 def _import_notes(imported: Mapping[str, Any] | None) -> list[str]:
     if imported is None:
         return []
+    first = imported["first_left_out"]
     left_out = ", ".join(f"{imported[kind]:,} {kind}" for kind in ("unmatched", "duplicates", "bad"))
     return [
         f"teacher: imported from {imported['file']} (read as {imported['layout']}): {imported['imported']:,} of "
-        f"{imported['rationales']:,} rationales; {left_out}; imports.json names them"
+        f"{imported['rationales']:,} rationales; {left_out}" + ("; imports.json names them:" if first else ""),
+        *(f"  {row}" for row in first),
     ]
 
 

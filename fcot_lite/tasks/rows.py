@@ -9,9 +9,10 @@ import codecs
 import csv
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ from fcot_lite.task_block import Hub
 
 MAX_ROW_BYTES = 1_000_000  # some 250,000 tokens: no model here reads more
 BATCH_ROWS = 1_000
+FIRST_ROWS = 100  # by which the columns of a JSONL file are told
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -69,11 +71,19 @@ def file_rows(path: Path, columns: Sequence[str], max_row_bytes: int = MAX_ROW_B
 
 
 def column_names(path: Path) -> list[str]:
-    """The columns of a .jsonl, .csv or .parquet file: of JSONL the keys of its first row that can be read; [] where
-    there is none. Raises as `file_rows` does."""
+    """The columns of a .jsonl, .csv or .parquet file: of JSONL those of its first rows; [] where none can be read.
+
+    Raises as `file_rows` does.
+    """
     if path.suffix.lower() == ".parquet":
         return _parquet_columns(path)
-    return next((list(row) for _, row in file_rows(path, ()) if isinstance(row, dict)), [])
+    return keys(row for _, row in file_rows(path, ()))
+
+
+def keys(rows: Iterable[dict[str, Any] | BadRowError]) -> list[str]:
+    """The keys of the first rows that can be read."""
+    readable = islice((row for row in rows if isinstance(row, dict)), FIRST_ROWS)
+    return list(dict.fromkeys(key for row in readable for key in row))
 
 
 def jsonl_rows(file: BinaryIO, max_row_bytes: int) -> Rows:
