@@ -224,6 +224,76 @@ def grade(
     _guarded(show)
 
 
+samples_app = typer.Typer(invoke_without_command=True)
+app.add_typer(samples_app, name="samples", help="The sampling runs in the store: list them, export them, import them.")
+OfStore = Annotated[Path, typer.Option("--runs", help="folder of the sample store")]
+
+
+@samples_app.callback()
+def samples(
+    context: typer.Context,
+    runs: OfStore = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of the table")] = False,
+) -> None:
+    """List the sampling runs: what they drew, how much of it is right, what it cost. Works while one is going on."""
+    if context.invoked_subcommand is not None:
+        context.obj = runs
+        return
+
+    def show() -> None:
+        from fcot_lite.recipe import STORE
+        from fcot_lite.samples import listing, table
+
+        rows = listing(runs / STORE)
+        if as_json:
+            print(json.dumps(rows, indent=2))
+        else:
+            _console(width=200).print(table(rows))
+
+    _guarded(show)
+
+
+@samples_app.command("export")
+def export_samples(
+    context: typer.Context,
+    out: Annotated[Path, typer.Argument(metavar="OUT.jsonl|OUT.parquet")],
+    campaign: Annotated[
+        list[str] | None, typer.Option(metavar="HASH", help="this sampling run alone; may be repeated")
+    ] = None,
+    runs: Annotated[Path | None, typer.Option(help="folder of the sample store")] = None,
+) -> None:
+    """Write sampling runs to a file with all that it takes to restore them."""
+
+    def go() -> None:
+        from fcot_lite.recipe import STORE
+        from fcot_lite.samples import export, summary
+
+        counts = export((runs or context.obj) / STORE, out, campaign or ())
+        print(f"{out}: {summary(counts)}")
+        if counts["damaged"]:
+            print(f"fcot: damaged samples that were left out: {counts['damaged']:,}", file=sys.stderr)
+
+    _guarded(go)
+
+
+@samples_app.command("import")
+def import_samples(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="what `fcot samples export` wrote")],
+    runs: Annotated[Path | None, typer.Option(help="folder of the sample store")] = None,
+) -> None:
+    """Restore sampling runs from a file: all of it or, where something is wrong with it, nothing."""
+
+    def go() -> None:
+        from fcot_lite.recipe import STORE
+        from fcot_lite.samples import restore, summary
+
+        counts = restore(file, (runs or context.obj) / STORE)
+        print(f"{file}: new are {summary(counts)}; rows that were there already: {counts['kept']:,}")
+
+    _guarded(go)
+
+
 def _stages(
     path: Path, overrides: list[str] | None, runs: Path, last: str, force: bool = False, as_json: bool = False
 ) -> None:

@@ -6,26 +6,35 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fcot_lite.errors import DataError, ResourceError
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
-    """Replaces `path` by `data`: after a crash the old content or the new is there, never a part."""
+@contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that replaces `path` when the block ends: after a crash or an error the old content is there,
+    never a part of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Replaces `path` by `data`: after a crash the old content or the new is there, never a part."""
+    with open_atomic(path) as file:
+        file.write(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -52,7 +61,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     # ASCII only: U+2028 or a lone surrogate inside a completion can then neither split a line nor fail to encode.
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in rows))
+    with open_atomic(path) as file:
+        for row in rows:
+            file.write(f"{json.dumps(row)}\n".encode())
 
 
 def read_json(path: Path) -> Any:

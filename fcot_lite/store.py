@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -130,34 +130,32 @@ class SampleStore:
             raise
 
     def _open(self) -> None:
-        # A flipped bit can leave bytes that are no UTF-8: the row's checksum has to tell, not an error for all rows.
-        self._database.text_factory = lambda text: text.decode("utf-8", "replace")
+        self._database.text_factory = _decoded
         try:
-            (version,) = self._database.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA_VERSION):
-                raise DataError(
-                    f"{self.path}: written by another version of fcot-lite (schema {version}); move it away"
-                )
+            _refuse_other_versions(self.path, self._database)
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
-            self._database.executescript(f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
-            unclean = self._database.execute("SELECT by FROM opened").fetchone()
-            if unclean:
-                self._check(unclean[0])
+            if _is_current(self._database):
+                self._check()
+            else:
+                self._database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         except sqlite3.DatabaseError as error:
             raise _storage_fault(self.path, error) from error
-        with self._transaction():
+        with self.transaction():
             self._database.execute("DELETE FROM opened")
             self._database.execute("INSERT INTO opened VALUES (?)", (f"process {os.getpid()}, {time.ctime()}",))
         self._checked = True
 
-    def _check(self, holder: str) -> None:
-        """Reads every page: a second for each GB or so, and only after a process that died with the store open."""
+    def _check(self) -> None:
+        """Reads every page, but only after a process that died with the store open."""
+        unclean = self._database.execute("SELECT by FROM opened").fetchone()
+        if unclean is None:
+            return
         (finding,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
         if finding != "ok":
             raise DataError(
-                f"{self.path}: damaged ({finding}; found because {holder}, never closed it); nothing was changed. "
-                "Restore a copy, or save what can be read (sqlite3 "
+                f"{self.path}: damaged ({' '.join(finding.split())}; looked at because {unclean[0]}, never closed it); "
+                "nothing was changed. Restore a copy, or save what can be read (sqlite3 "
                 f"{self.path.name} .recover | sqlite3 new.sqlite) and put new.sqlite in its place"
             )
 
@@ -179,7 +177,7 @@ class SampleStore:
     def add_campaign(self, description: Mapping[str, Any], use: Use | None = None) -> str:
         """The campaign's hash; the description is kept beside it, once, and who uses it for what and since when."""
         campaign = sha256_json(description)[:16]
-        with self._transaction():
+        with self.transaction():
             self._database.execute(
                 "INSERT OR IGNORE INTO campaign (hash, description) VALUES (?, ?)",
                 (campaign, json.dumps(description, sort_keys=True)),
@@ -201,7 +199,7 @@ class SampleStore:
             row: tuple[Any, ...] = (campaign, s.problem_id, prompt, s.sample_index, s.seed, storable(s.text))
             row = (*row, answer_text, s.finish_reason, s.num_prompt_tokens, s.num_tokens, engine)
             rows.append((*row, _checksum(row)))
-        with self._transaction():
+        with self.transaction():
             self._database.executemany(
                 f"INSERT OR IGNORE INTO sample ({_COLUMNS}, checksum) VALUES ({','.join('?' * 12)})", rows
             )
@@ -210,7 +208,7 @@ class SampleStore:
 
     def add_cancelled(self, campaign: str, num_tokens: int) -> None:
         """Counts tokens that were generated but never became a sample."""
-        with self._transaction():
+        with self.transaction():
             self._database.execute(
                 "UPDATE campaign SET num_tokens_cancelled = num_tokens_cancelled + ? WHERE hash = ?",
                 (num_tokens, campaign),
@@ -290,16 +288,10 @@ class SampleStore:
             else:
                 sound.append(sample)
         if damaged:
-            self._set_aside(damaged)
+            with self.transaction() as database:
+                for key in damaged:
+                    set_aside(database, key)
         return sound
-
-    def _set_aside(self, keys: Sequence[tuple[Any, ...]]) -> None:
-        where = "WHERE campaign = ? AND problem_id = ? AND prompt_hash = ? AND sample_index = ?"
-        with self._transaction():
-            for key in keys:
-                self._database.execute(f"INSERT INTO damaged SELECT * FROM sample {where}", key)
-                self._database.execute(f"DELETE FROM sample {where}", key)
-                self._database.execute(f"DELETE FROM verdict {where}", key)  # the next draw is another text
 
     def read(self, campaign: str) -> dict[SampleKey, Sample]:
         """All sound samples of the campaign, in memory."""
@@ -315,7 +307,7 @@ class SampleStore:
             (campaign, *key.sample, *key[1:], verdict.correct, verdict.extracted, verdict.reason)
             for key, verdict in verdicts.items()
         ]
-        with self._transaction():
+        with self.transaction():
             self._database.executemany(f"INSERT OR REPLACE INTO verdict VALUES ({','.join('?' * 11)})", rows)
 
     def verdicts(self, campaign: str, problem_id: str, prompt_hash: str, mode: str) -> dict[VerdictKey, Verdict]:
@@ -336,10 +328,11 @@ class SampleStore:
             raise _storage_fault(self.path, error) from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """What is done within is there as a whole, durably, or not at all."""
         try:
             self._database.execute("BEGIN IMMEDIATE")
-            yield
+            yield self._database
             self._database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             raise _storage_fault(self.path, error) from error
@@ -353,12 +346,71 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+@contextmanager
+def snapshot(path: Path) -> Iterator[sqlite3.Connection]:
+    """The store as it is at this moment, for reading: without the lock, so also while a run is writing to it.
+
+    Raises DataError where there is none.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such sample store; runs make it, so name their folder with --runs")
+    try:
+        database = _connect_for_reading(path)
+        if not _is_current(database):
+            database.close()
+            SampleStore(path).close()
+            database = _connect_for_reading(path)
+        with closing(database):
+            _refuse_other_versions(path, database)
+            database.execute("BEGIN")
+            yield database
+    except sqlite3.DatabaseError as error:
+        raise _storage_fault(path, error) from error
+
+
+def _connect_for_reading(path: Path) -> sqlite3.Connection:
+    # Not mode=ro: such a connection can't tidy up the log that it opens, if it is the last to close.
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+    database.execute("PRAGMA query_only = ON")
+    database.text_factory = _decoded
+    return database
+
+
+def _is_current(database: sqlite3.Connection) -> bool:
+    """Whether the file has all tables, as one of an earlier version or an empty one has not."""
+    return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'opened'").fetchone())
+
+
+def _decoded(text: bytes) -> str:
+    # A flipped bit can leave bytes that are no UTF-8: the row's checksum has to tell, not an error for all rows.
+    return text.decode("utf-8", "replace")
+
+
+def _refuse_other_versions(path: Path, database: sqlite3.Connection) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version not in (0, SCHEMA_VERSION):
+        raise DataError(f"{path}: written by another version of fcot-lite (schema {version}); move it away")
+
+
+def set_aside(database: sqlite3.Connection, key: tuple[Any, ...]) -> None:
+    """Moves a sample to the table `damaged` and drops its verdicts: the next draw is another text."""
+    where = "WHERE campaign = ? AND problem_id = ? AND prompt_hash = ? AND sample_index = ?"
+    database.execute(f"INSERT INTO damaged SELECT * FROM sample {where}", key)
+    database.execute(f"DELETE FROM sample {where}", key)
+    database.execute(f"DELETE FROM verdict {where}", key)
+
+
 def _sound(row: tuple[Any, ...]) -> Sample | None:
     """The sample in a row of _COLUMNS and its checksum; None where the checksum is not that of the row."""
-    *values, checksum = row
-    if _checksum(tuple(values)) != checksum:
+    if not is_sound(row):
         return None
     return Sample(row[1], row[3], row[5], row[6], row[7], row[8], row[9], row[4])
+
+
+def is_sound(row: tuple[Any, ...]) -> bool:
+    """Whether a row of the table `sample` is as it was written."""
+    *values, checksum = row
+    return bool(_checksum(tuple(values)) == checksum)
 
 
 def _checksum(row: tuple[Any, ...]) -> str:

@@ -6,8 +6,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +18,8 @@ from hypothesis import strategies as st
 
 from fcot_lite import files
 from fcot_lite.errors import DataError, ResourceError
-from fcot_lite.records import Sample
-from fcot_lite.store import SCHEMA_VERSION, SampleKey, SampleStore, derive_seed
+from fcot_lite.records import Sample, Verdict
+from fcot_lite.store import SCHEMA_VERSION, SampleKey, SampleStore, Use, VerdictKey, derive_seed, snapshot
 
 ENGINE = "fake 1.0"
 SAMPLE = Sample("p/0", 0, "1 + 1 = 2. The answer is 2.", None, "stop", 5, 9, 123)
@@ -222,7 +225,7 @@ def test_an_interrupt_inside_a_transaction_leaves_the_store_usable(path: Path, m
         campaign = store.add_campaign({"weights": "w"})
 
         def begin_and_be_interrupted() -> None:
-            with store._transaction():
+            with store.transaction():
                 store._database.execute("UPDATE campaign SET num_tokens_cancelled = 99")
                 raise KeyboardInterrupt
 
@@ -294,3 +297,355 @@ def test_seeds_are_of_31_bits_and_neighbours_share_nothing() -> None:
 
 def test_parts_of_a_key_cannot_run_into_each_other() -> None:
     assert derive_seed("a", SampleKey("p1", "h", 1)) != derive_seed("a", SampleKey("p", "1h", 1))
+
+
+# ---- what is there, by index and by question
+
+
+def put_indices(path: Path, *questions: tuple[str, str, list[int]]) -> str:
+    with SampleStore(path) as store:
+        campaign = store.add_campaign({"weights": "w"})
+        for problem_id, prompt, there in questions:
+            samples = [replace(SAMPLE, problem_id=problem_id, sample_index=index) for index in there]
+            store.put(campaign, [(prompt, sample) for sample in samples], ENGINE)
+    return campaign
+
+
+def test_the_indices_that_are_there(path: Path) -> None:
+    campaign = put_indices(path, ("p", "h", [0, 1, 2]), ("p", "other", [1]), ("q", "h", [4, 0, 2]), ("r", "h", [7, 8]))
+    with SampleStore(path) as store:
+        elsewhere = store.add_campaign({"weights": "v"})
+        store.put(elsewhere, [("h", SAMPLE)], ENGINE)
+        there = store.indices(campaign)
+        assert there == {
+            ("p", "h"): range(3),
+            ("p", "other"): range(1, 2),
+            ("q", "h"): [0, 2, 4],
+            ("r", "h"): range(7, 9),
+        }
+        assert store.indices(elsewhere) == {("p/0", "h"): range(1)}
+        assert store.indices("unknown") == {}
+
+
+def test_samples_of_one_question_below_n_in_order(path: Path) -> None:
+    campaign = put_indices(path, ("p", "h", [3, 0, 2]), ("p", "other", [1]), ("q", "h", [0]))
+    with SampleStore(path) as store:
+
+        def indices(n: int | None) -> list[int]:
+            samples = store.samples(campaign, "p", "h", n)
+            assert all(sample.problem_id == "p" for sample in samples)
+            return [sample.sample_index for sample in samples]
+
+        assert [indices(n) for n in (None, 4, 3, 1, 0)] == [[0, 2, 3], [0, 2, 3], [0, 2], [0], []]
+        assert store.samples(campaign, "p", "unknown") == []
+
+
+def test_a_damaged_sample_is_missing_from_its_question_alone(path: Path) -> None:
+    campaign = put_indices(path, ("p", "h", [0, 1, 2]), ("q", "h", [0, 1, 2]))
+    verdict = Verdict(True, "2", "correct")
+    keys = {p: [VerdictKey(SampleKey(p, "h", i), "g", "strict", "number", "2") for i in range(3)] for p in "pq"}
+    with SampleStore(path) as store:
+        store.put_verdicts(campaign, {key: verdict for of_problem in keys.values() for key in of_problem})
+    execute(path, "UPDATE sample SET text = 'x' WHERE sample_index = 1")
+    with SampleStore(path) as store:
+        # What lies beyond n is not even read.
+        assert len(store.samples(campaign, "p", "h", 1)) == 1
+        assert execute(path, "SELECT count(*) FROM damaged") == [(0,)]
+        assert [sample.sample_index for sample in store.samples(campaign, "p", "h")] == [0, 2]
+        assert execute(path, "SELECT problem_id, sample_index FROM damaged") == [(b"p", 1)]
+        assert store.indices(campaign) == {("p", "h"): [0, 2], ("q", "h"): range(3)}
+        assert list(store.verdicts(campaign, "p", "h", "strict")) == [keys["p"][0], keys["p"][2]]
+        assert list(store.verdicts(campaign, "q", "h", "strict")) == keys["q"]
+        store.put(campaign, [("h", replace(SAMPLE, problem_id="p", sample_index=1))], ENGINE)
+        assert store.indices(campaign)["p", "h"] == range(3)
+
+
+def test_verdicts_of_one_question_and_one_mode(path: Path) -> None:
+    campaign = put_indices(path, ("p", "h", [0]))
+    key = VerdictKey(SampleKey("p", "h", 0), "1", "strict", "number", "2")
+    others = [
+        key._replace(sample=SampleKey("q", "h", 0)),
+        key._replace(sample=SampleKey("p", "other", 0)),
+        key._replace(mode="paper"),
+    ]
+    of_question = {
+        key: Verdict(True, "2", "correct"),
+        key._replace(grader="0"): Verdict(False, None, "no answer"),
+        key._replace(target="3"): Verdict(False, "2", "wrong"),
+    }
+    with SampleStore(path) as store:
+        store.put_verdicts(campaign, of_question | dict.fromkeys(others, Verdict(True, "2", "correct")))
+        assert store.verdicts(campaign, "p", "h", "strict") == of_question
+        assert store.verdicts("unknown", "p", "h", "strict") == {}
+
+
+def steps(store: SampleStore, action: Callable[[], object]) -> int:
+    """How many instructions SQLite's virtual machine runs for the action, in tens: no clock, so no noise."""
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    store._database.set_progress_handler(tick, 10)
+    action()
+    store._database.set_progress_handler(None, 0)
+    return count
+
+
+def test_work_grows_with_what_is_asked_and_not_with_the_store(path: Path) -> None:
+    sizes: dict[str, list[int]] = {"indices": [], "samples": [], "verdicts": [], "put": []}
+    verdict = Verdict(True, "2", "correct")
+    for questions in (200, 800):
+        with SampleStore(path.with_name(f"{questions}.sqlite")) as store:
+            campaign = store.add_campaign({"weights": "w"})
+            keys = [SampleKey(f"p{q:04}", "h", i) for q in range(questions) for i in range(4)]
+            samples = [replace(SAMPLE, problem_id=k.problem_id, sample_index=k.sample_index) for k in keys]
+            store.put(campaign, [("h", sample) for sample in samples], ENGINE)
+            store.put_verdicts(campaign, {VerdictKey(key, "g", "strict", "number", "2"): verdict for key in keys})
+            sizes["indices"].append(steps(store, lambda: store.indices(campaign)))  # noqa: B023 - called at once
+            sizes["samples"].append(steps(store, lambda: store.samples(campaign, "p0100", "h")))  # noqa: B023
+            sizes["verdicts"].append(steps(store, lambda: store.verdicts(campaign, "p0100", "h", "strict")))  # noqa: B023
+            sizes["put"].append(steps(store, lambda: store.put(campaign, [("new", SAMPLE)], ENGINE)))  # noqa: B023
+    assert sizes["indices"][1] < 5 * sizes["indices"][0]
+    for asked in ("samples", "verdicts", "put"):
+        small, large = sizes[asked]
+        assert large <= 1.5 * small + 5, asked
+
+
+def test_what_is_there_is_told_without_a_text(path: Path) -> None:
+    """Where the texts are gone from the table, the index still tells: it is all that is read."""
+    campaign = put_indices(path, ("p", "h", [0, 1, 2]))
+    asked: list[str] = []
+    with SampleStore(path) as store:
+        store._database.set_trace_callback(asked.append)
+        store.indices(campaign)
+        (query,) = asked
+        ((*_, plan),) = store._database.execute(f"EXPLAIN QUERY PLAN {query}")
+    assert "USING COVERING INDEX sample_key (campaign=?)" in plan
+
+
+def test_memory_does_not_grow_with_the_samples(path: Path) -> None:
+    def peak_bytes(n: int) -> int:
+        file = path.with_name(f"{n}.sqlite")
+        campaign = put_indices(file, *((f"p{q}", "h", list(range(n))) for q in range(50)))
+        with SampleStore(file) as store:
+            tracemalloc.start()
+            for problem_id, prompt in store.indices(campaign):
+                store.samples(campaign, problem_id, prompt, 8)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        return peak
+
+    peak_bytes(8)  # what is cached once
+    assert peak_bytes(64) < 1.2 * peak_bytes(8) + 10_000
+
+
+# ---- an unclean close
+
+DIES_OPEN = """
+import os, sys
+from pathlib import Path
+from fcot_lite.store import SampleStore
+store = SampleStore(Path(sys.argv[1]))
+store.add_campaign({"weights": "of the one that died"})
+os._exit(9)
+"""
+
+
+def die_open(path: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", DIES_OPEN, str(path)], check=False).returncode == 9
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The statements that a store runs while it opens."""
+    asked: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        database = connect(*arguments, **options)
+        database.set_trace_callback(asked.append)
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    return asked
+
+
+def test_the_file_is_checked_after_an_unclean_close_only(path: Path, checks: list[str]) -> None:
+    campaign = stored(path, SAMPLE)
+    for die, expected in ((False, 0), (True, 1), (False, 0)):
+        if die:
+            die_open(path)
+        checks.clear()
+        assert len(read(path, campaign)) == 1
+        assert sum("quick_check" in statement for statement in checks) == expected
+
+
+def test_closing_leaves_one_file_and_no_mark(path: Path) -> None:
+    campaign = stored(path, SAMPLE)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["samples.sqlite", "samples.sqlite.lock"]
+    assert execute(path, "SELECT * FROM opened") == []
+    with SampleStore(path) as store:
+        ((by,),) = execute(path, "SELECT by FROM opened")
+        assert isinstance(by, bytes)
+        assert by.startswith(f"process {os.getpid()}, ".encode())
+        assert len(store.samples(campaign, "p/0", "h")) == 1
+    with pytest.raises(KeyboardInterrupt), SampleStore(path):
+        raise KeyboardInterrupt  # is a clean close too
+    assert execute(path, "SELECT * FROM opened") == []
+
+
+def test_a_damaged_file_after_an_unclean_close_is_named_and_left_as_it_is(path: Path) -> None:
+    campaign = stored(path, *(replace(SAMPLE, sample_index=i, text="x" * 500) for i in range(100)))
+    die_open(path)
+    execute(path, "PRAGMA wal_checkpoint(TRUNCATE)")
+    whole = path.read_bytes()
+    ((page_bytes,),) = execute(path, "PRAGMA page_size")
+    assert isinstance(page_bytes, int)
+    # The last page that holds samples: the table's root and the mark stay readable.
+    at = whole.rfind(b"xxxx") // page_bytes * page_bytes
+    damaged = whole[:at] + bytes([255] * 200) + whole[at + 200 :]
+    path.write_bytes(damaged)
+    for _ in range(2):  # the mark stays until somebody has mended it
+        with pytest.raises(DataError, match=r"samples\.sqlite: damaged .*process \d+, .*never closed.*\.recover"):
+            SampleStore(path)
+        assert path.read_bytes() == damaged
+    path.write_bytes(whole)
+    assert len(read(path, campaign)) == 100
+
+
+# ---- a file of the earlier schema
+
+FIRST_SCHEMA = """
+CREATE TABLE campaign (
+    hash TEXT PRIMARY KEY, description TEXT NOT NULL, num_tokens_cancelled INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE sample (
+    campaign TEXT NOT NULL REFERENCES campaign(hash), problem_id TEXT NOT NULL, prompt_hash TEXT NOT NULL,
+    sample_index INTEGER NOT NULL, seed INTEGER NOT NULL, text TEXT NOT NULL, answer_text TEXT,
+    finish_reason TEXT NOT NULL, num_prompt_tokens INTEGER NOT NULL, num_tokens INTEGER NOT NULL,
+    engine TEXT NOT NULL, checksum TEXT NOT NULL,
+    PRIMARY KEY (campaign, problem_id, prompt_hash, sample_index)
+) WITHOUT ROWID;
+CREATE TABLE spent (
+    account TEXT PRIMARY KEY, num_samples INTEGER NOT NULL, num_tokens INTEGER NOT NULL,
+    num_tokens_cancelled INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE damaged AS SELECT * FROM sample WHERE 0;
+CREATE TABLE verdict (
+    campaign TEXT NOT NULL, problem_id TEXT NOT NULL, prompt_hash TEXT NOT NULL, sample_index INTEGER NOT NULL,
+    grader TEXT NOT NULL, mode TEXT NOT NULL, answer_kind TEXT NOT NULL, target TEXT NOT NULL,
+    correct INTEGER NOT NULL, extracted TEXT, reason TEXT NOT NULL,
+    PRIMARY KEY (campaign, problem_id, prompt_hash, sample_index, mode, answer_kind, target, grader)
+) WITHOUT ROWID;
+INSERT INTO campaign VALUES ('f124250e72271b9d', '{"weights": "w"}', 5);
+INSERT INTO sample VALUES ('f124250e72271b9d', 'p/0', 'h', 0, 123, '1 + 1 = 2. The answer is 2.', NULL, 'stop', 5, 9,
+    'fake 1.0', '60fd7e093c356983');
+INSERT INTO spent VALUES ('run', 1, 9, 5);
+INSERT INTO verdict VALUES ('f124250e72271b9d', 'p/0', 'h', 0, '1', 'strict', 'number', '2', 1, '2', 'correct');
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def of_the_first_schema(path: Path) -> str:
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.executescript(FIRST_SCHEMA)
+    database.close()
+    return "f124250e72271b9d"
+
+
+def test_a_file_of_the_first_schema_opens_with_all_that_is_in_it(path: Path, of_the_first_schema: str) -> None:
+    campaign = of_the_first_schema
+    with SampleStore(path, "run") as store:
+        assert store.add_campaign({"weights": "w"}) == campaign
+        assert store.indices(campaign) == {("p/0", "h"): range(1)}
+        assert store.samples(campaign, "p/0", "h") == [SAMPLE]
+        assert list(store.verdicts(campaign, "p/0", "h", "strict").values()) == [Verdict(True, "2", "correct")]
+        assert store.spent() == (1, 9, 5)
+        store.put(campaign, [("h", replace(SAMPLE, sample_index=1))], ENGINE)
+        assert store.indices(campaign) == {("p/0", "h"): range(2)}
+    # What the earlier version knows stands where it looks for it.
+    assert execute(path, "PRAGMA user_version") == [(1,)]
+    assert execute(path, "SELECT sample_index FROM sample ORDER BY 1") == [(0,), (1,)]
+
+
+def test_reading_a_file_of_the_first_schema_brings_it_up_to_date(path: Path, of_the_first_schema: str) -> None:
+    with snapshot(path) as database:
+        assert database.execute("SELECT count(*) FROM sample INDEXED BY sample_key").fetchone() == (1,)
+
+
+# ---- what a campaign was used for
+
+USE = Use("teacher", "starter:small", "gsm8k", "chat_cot", 2.0)
+
+
+def uses(path: Path) -> list[tuple[object, ...]]:
+    columns = "role, model, task, prompt, wall_seconds, cost_usd"
+    return execute(path, f"SELECT {columns} FROM campaign_use ORDER BY task")
+
+
+def test_time_and_cost_add_up_over_processes(path: Path) -> None:
+    description = {"weights": "w"}
+    for index in range(2):
+        with SampleStore(path) as store:
+            campaign = store.add_campaign(description, USE)
+            assert campaign == store.add_campaign(description)
+            store.put(campaign, [("h", replace(SAMPLE, sample_index=index))], ENGINE, wall_seconds=1800.0)
+    (row,) = uses(path)
+    assert row == (b"teacher", b"starter:small", b"gsm8k", b"chat_cot", 3600.0, 2.0)
+    ((first, last),) = execute(path, "SELECT first_used, last_used FROM campaign_use")
+    assert isinstance(first, int)
+    assert isinstance(last, int)
+    assert time.time() - 60 < first <= last <= time.time()
+
+
+def test_what_has_no_price_has_no_cost_until_it_has_one(path: Path) -> None:
+    for price, expected in ((None, None), (2.0, 1.0), (None, 1.0)):
+        with SampleStore(path) as store:
+            campaign = store.add_campaign({"weights": "w"}, USE._replace(usd_per_hour=price))
+            store.put(campaign, [], ENGINE, wall_seconds=1800.0)
+        assert uses(path)[0][-1] == expected
+    assert uses(path)[0][-2] == 5400.0
+
+
+def test_one_campaign_serves_several_tasks(path: Path) -> None:
+    with SampleStore(path) as store:
+        hashes = {store.add_campaign({"weights": "w"}, USE._replace(task=task)) for task in ("gsm8k", "multiarith")}
+        store.put(hashes.pop(), [("h", SAMPLE)], ENGINE, wall_seconds=36.0)
+    assert hashes == set()
+    assert [(row[2], row[4]) for row in uses(path)] == [(b"gsm8k", 0.0), (b"multiarith", 36.0)]
+
+
+# ---- reading while another process writes
+
+
+def test_a_snapshot_needs_no_lock_and_does_not_move(path: Path) -> None:
+    with SampleStore(path) as store:
+        campaign = store.add_campaign({"weights": "w"})
+        store.put(campaign, [("h", SAMPLE)], ENGINE)
+        with snapshot(path) as database:
+            count = "SELECT count(*) FROM sample"
+            assert database.execute(count).fetchone() == (1,)
+            store.put(campaign, [("h", replace(SAMPLE, sample_index=1))], ENGINE)
+            assert database.execute(count).fetchone() == (1,)
+            with pytest.raises(sqlite3.OperationalError, match="readonly"):
+                database.execute("DELETE FROM sample")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["samples.sqlite", "samples.sqlite.lock"]
+
+
+def test_a_snapshot_of_what_is_no_store(path: Path) -> None:
+    with pytest.raises(DataError, match=r"samples\.sqlite: no such sample store; .*--runs"), snapshot(path):
+        pass
+    assert list(path.parent.iterdir()) == []
+    path.write_bytes(b"problem_id,text\n" * 1000)
+    with pytest.raises(DataError, match="file is not a database"), snapshot(path):
+        pass
+    path.unlink()
+    execute(path, "CREATE TABLE of_tomorrow (x)")
+    execute(path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(DataError, match="another version of fcot-lite"), snapshot(path):
+        pass
