@@ -68,7 +68,8 @@ _SENTENCE_END = re.compile(r"[.!?][^\w\s]{0,5}(?:\s|\Z)|\n")
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The columns that a file's rows are read by. With `answer_text`, the paper's second call, `answer_finish_reason`
-    is how that one ended. Where rows have an `index`, equal texts of other indices are no duplicates."""
+    is how that one ended. Where rows have an `index`, equal texts of other indices are no duplicates. Where they have a
+    `kind`, those of another kind than "sample" hold no text."""
 
     name: str
     question: str | None
@@ -81,6 +82,7 @@ class Layout:
     num_prompt_tokens: str | None = None
     num_tokens: str | None = None
     seed: str | None = None
+    kind: str | None = None
 
     def columns(self) -> dict[str, str]:
         """What is read, and from which column."""
@@ -100,6 +102,7 @@ LAYOUTS = (
         num_prompt_tokens="num_prompt_tokens",
         num_tokens="num_tokens",
         seed="seed",
+        kind="kind",  # of `fcot samples export`
     ),
     Layout(
         "completions of reasoning-teacher",
@@ -133,8 +136,13 @@ class Source:
     def rows(self) -> Rows:
         """Each row with its number. Raises DataError where the file can't be read as a whole."""
         if self.path.suffix.lower() == ".json":
-            return enumerate(_json_file(self.path)[0], 1)
-        return file_rows(self.path, list(dict.fromkeys(self.layout.columns().values())), LONGEST_LINE)
+            rows: Rows = iter(enumerate(_json_file(self.path)[0], 1))
+        else:
+            rows = file_rows(self.path, list(dict.fromkeys(self.layout.columns().values())), LONGEST_LINE)
+        kind = self.layout.kind
+        for number, row in rows:
+            if kind is None or isinstance(row, BadRowError) or row.get(kind, "sample") == "sample":
+                yield number, row
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,7 +468,9 @@ class Matcher:
                 self._ids.setdefault(id, []).append(problem)
             self._exact.setdefault(exact(problem.question), []).append(problem)
             self._normalised.setdefault(normalised(problem.question), []).append(problem)
-        self._elsewhere = {normalised(p.question): split for split, members in others.items() for p in members}
+        self._elsewhere = {
+            key: split for split, members in others.items() for p in members for key in (p.id, normalised(p.question))
+        }
 
     def match(self, question: str | None, id: str | None) -> Problem | Unmatched:
         by_id = self._ids.get(id, []) if id is not None else []
@@ -469,7 +479,9 @@ class Matcher:
                 return Unmatched("the id of another question", f"{by_id[0].id}: {question[:60]!r}")
             return by_id[0]
         if question is None:
-            return Unmatched("more than one such id in train" if by_id else "no such id in train", repr(str(id)[:60]))
+            split = self._elsewhere.get(str(id))
+            reason = f"a {split} question" if split else "no such id in train"
+            return Unmatched("more than one such id in train" if by_id else reason, repr(str(id)[:60]))
         found = self._exact.get(exact(question)) or self._normalised.get(normalised(question)) or []
         if len(found) > 1:
             return Unmatched("more than one such question in train", ", ".join(problem.id for problem in found[:3]))

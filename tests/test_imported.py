@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcot_lite import imported, models, pipeline, report, stage, tasks
+from fcot_lite import imported, models, pipeline, report, samples, stage, tasks
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import read_json, read_jsonl
 from fcot_lite.imported import Counts, Matcher, Unmatched, bring_in, ends_in_answer, rationales, source
@@ -153,8 +153,8 @@ def test_the_papers_completions(tmp_path: Path) -> None:
     }
     path = tmp_path / "D_pets.json"
     path.write_text(json.dumps({"metadata": {"base_model": "text-davinci-002", "train_key": None}, "data": data}))
-    counts, samples = brought(path, tmp_path)
-    assert [(s.problem_id, s.text, s.answer_text, s.finish_reason) for s in samples] == [
+    counts, stored = brought(path, tmp_path)
+    assert [(s.problem_id, s.text, s.answer_text, s.finish_reason) for s in stored] == [
         ("pets/train/1", " 3 + 4 = 7", " 7.", "stop"),
         ("pets/train/1", " 3 + 4 = 7", " 7.", "stop"),  # of two indices: D counts both
         ("pets/train/2", " Cut", " 10.", "length"),
@@ -211,7 +211,8 @@ def test_columns_that_nobody_can_tell(row: dict[str, Any], keys: dict[str, str],
         ("WHAT IS 32 AS A NUMBER?", None, False, "more than one such question in train"),
         ("Cy has 1 fish. How many?", None, False, "a test question"),
         ("Dee has 5 owls. How many?", None, False, "no such question in train"),
-        (None, "pets/test/9", False, "no such id in train"),
+        (None, "pets/test/9", False, "a test question"),
+        (None, "pets/test/8", False, "no such id in train"),
     ],
 )
 def test_matching_never_guesses(question: str | None, id: str | None, named: bool, found: str) -> None:
@@ -257,8 +258,8 @@ def test_a_row_that_cannot_be_used_costs_itself_alone(row: dict[str, Any], reaso
     path = jsonl(tmp_path / "x.jsonl", [good, row])
     with open(path, "ab") as file:
         file.write(b'{"question": "\xff"}\nnot json\n[1]\n')
-    counts, samples = brought(path, tmp_path)
-    assert [sample.text for sample in samples] == [SEVEN]
+    counts, stored = brought(path, tmp_path)
+    assert [sample.text for sample in stored] == [SEVEN]
     assert counts.left_out == Counter({("bad", reason): 1}) + Counter(
         {("bad", "not UTF-8"): 1, ("bad", "not valid JSON"): 1, ("bad", "not an object"): 1}
     )
@@ -307,8 +308,8 @@ def test_rows_of_parquet_are_counted_through(tmp_path: Path) -> None:
     rows = [{"question": QUESTION, "text": f"{i}. The answer is 7."} for i in range(2500)]
     rows[2300]["text"] = ""
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet")
-    counts, samples = brought(tmp_path / "x.parquet", tmp_path)
-    assert len(samples) == 2499
+    counts, stored = brought(tmp_path / "x.parquet", tmp_path)
+    assert len(stored) == 2499
     assert [left.row for left in counts.named] == [2301]
 
 
@@ -334,14 +335,14 @@ def test_every_rationale_is_one_of_four(tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("import")
     good = {"question": PROBLEMS[1].question, "text": "First. The answer is 10.", "finish_reason": "stop"}
     path = jsonl(folder / "x.jsonl", [good, *rows])
-    counts, samples = brought(path, folder)
+    counts, stored = brought(path, folder)
     found = counts.summary()
     assert found["rows"] == 1 + len(rows)
     # A row is as many rationales as it lists; one that can't be read is one.
     assert found["rationales"] == found["imported"] + found["unmatched"] + found["duplicates"] + found["bad"]
     assert found["rationales"] >= found["rows"]
-    assert found["imported"] == len(samples) == len({(s.problem_id, s.text) for s in samples})
-    for sample in samples:
+    assert found["imported"] == len(stored) == len({(s.problem_id, s.text) for s in stored})
+    for sample in stored:
         question = next(p.question for p in PROBLEMS if p.id == sample.problem_id)
         texts = [
             r["text"] if isinstance(r["text"], list) else [r["text"]]
@@ -519,6 +520,24 @@ def test_another_runs_samples(bench: Bench) -> None:
     assert (sampled["pass_rate"], sampled["num_tokens"], sampled["tokens_per_accepted"]) == (1.0, 9, 9.0)
     (row,) = bench.samples()
     assert (row["sample_index"], row["seed"], row["num_prompt_tokens"]) == (0, 77, 20)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_another_labs_export(bench: Bench, ending: str) -> None:
+    first = bench.problems[0]
+    with SampleStore(bench.runs / "theirs" / "samples.sqlite") as store:
+        campaign = store.add_campaign({"weights": "theirs"})
+        texts = [f"So. The answer is {first.target}.", "No. The answer is -1."]
+        drawn = [Sample(first.id, i, text, None, "stop", 20, 9 + i, 77) for i, text in enumerate(texts)]
+        store.put(campaign, [("prompt", sample) for sample in drawn], "vllm 0.32")
+    bench.file = bench.runs / f"export{ending}"
+    samples.export(bench.runs / "theirs" / "samples.sqlite", bench.file)
+    sampled = stage.sample(bench.context())
+    assert sampled["imported"]["layout"] == "samples of fcot-lite"
+    assert (sampled["imported"]["rows"], sampled["imported"]["imported"]) == (2, 2)
+    assert (sampled["pass_rate"], sampled["num_tokens"], sampled["tokens_per_accepted"]) == (0.5, 19, 19.0)
+    (listed,) = samples.listing(bench.runs / "samples.sqlite")
+    assert (listed["model"], listed["samples"], listed["pass_rate"]) == (f"imported from export{ending}", 2, 0.5)
 
 
 def test_n_takes_the_first_of_each_question(bench: Bench) -> None:
