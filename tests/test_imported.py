@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sqlite3
 import tracemalloc
 from collections import Counter
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -342,14 +345,11 @@ def test_every_rationale_is_one_of_four(tmp_path_factory: pytest.TempPathFactory
     assert found["rationales"] == found["imported"] + found["unmatched"] + found["duplicates"] + found["bad"]
     assert found["rationales"] >= found["rows"]
     assert found["imported"] == len(stored) == len({(s.problem_id, s.text) for s in stored})
-    for sample in stored:
-        question = next(p.question for p in PROBLEMS if p.id == sample.problem_id)
-        texts = [
-            r["text"] if isinstance(r["text"], list) else [r["text"]]
-            for r in [good, *rows]
-            if r["question"] == question
-        ]
-        assert sample.text in {str(text).replace("\ud800", "?") for row in texts for text in row}
+    asked = {problem.id: problem.question for problem in PROBLEMS}
+    said = [(row["question"], json.dumps(row.get("text"))) for row in [good, *rows]]
+    for sample in stored:  # whole, and under no other question than its own
+        text = json.dumps(sample.text).replace("?", "\\ud800") if sample.text == "?\x00" else json.dumps(sample.text)
+        assert any(question == asked[sample.problem_id] and text in texts for question, texts in said)
 
 
 # ---- how a text ended --------------------------------------------------------------------------------------------
@@ -679,3 +679,25 @@ def test_a_hundred_thousand_rows_take_little_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert counts.by_problem == {"pets/train/1": 20_000}
     assert peak < 60_000_000
+
+
+# ---- docs/teacher.md ---------------------------------------------------------------------------------------------
+
+PAGE = (REPOSITORY / "docs" / "teacher.md").read_text()
+
+
+def test_the_fragments_of_the_page_are_recipes() -> None:
+    fragments = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(fragments) == 2
+    for fragment in fragments:
+        build({**RECIPE, **yaml.safe_load(fragment)}, "docs/teacher.md")
+
+
+def test_the_page_knows_all_layouts_and_columns() -> None:
+    for layout in imported.LAYOUTS:
+        for column in (layout.text, layout.id or layout.question):
+            assert f"`{column}`" in PAGE
+    for names in (imported.QUESTIONS, imported.TEXTS):
+        assert " ".join(f"`{name}`" for name in names) in PAGE
+    for key in ImportBlock.model_fields:
+        assert f"`{key}`" in PAGE or f"{key}:" in PAGE, key
