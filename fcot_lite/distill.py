@@ -11,7 +11,7 @@ from pathlib import Path
 from fcot_lite.errors import FcotError, RecipeError
 from fcot_lite.files import sha256_json
 from fcot_lite.machine import Machine, detect
-from fcot_lite.recipe import load
+from fcot_lite.recipe import TeacherBlock, load
 
 RECIPES = Path("recipes")
 LARGE_CARD_GIB = 20  # the recipes by task and gpu.yaml are for 24 GB; smaller cards take gpu-12gb.yaml
@@ -49,6 +49,8 @@ def command(words: Mapping[str, str], machine: Machine, recipes: Path = RECIPES)
             overrides += [f"{key}={given[word]}" for key in keys]
             name += "-" + {"TEACHER": "from-", "N": "n", "LIMIT": "limit", "SEED": "seed"}.get(word, "")
             name += given[word].strip("/")
+    if "N" in given and isinstance(teacher := load(recipe).teacher, TeacherBlock) and teacher.until is not None:
+        overrides.append("teacher.until=null")
     if given.get("METHOD") == "full" and (rate := load(recipe).student.sft.get("learning_rate")):
         overrides.append(f"student.sft.learning_rate={rate * FULL_LEARNING_RATE:g}")
     try:

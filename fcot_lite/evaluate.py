@@ -12,13 +12,14 @@ from typing import Any, Literal, get_args
 
 from fcot_lite import stats, tasks
 from fcot_lite.answers import NOT_JUDGED
+from fcot_lite.budget import Fixed
 from fcot_lite.engines import Engine
 from fcot_lite.files import write_jsonl
 from fcot_lite.prompts import ANSWER_FORMS, Prompt, load_tokenizer, render, whole_text
 from fcot_lite.recipe import TRAINED, Recipe
 from fcot_lite.records import Problem, Sample, Verdict
 from fcot_lite.store import SampleStore, Use
-from fcot_lite.teacher import GIVEN_UP, Progress, Question, draw, open_campaign, questions
+from fcot_lite.teacher import GIVEN_UP, Progress, Question, draw, drawn_samples, open_campaign, questions
 from fcot_lite.verdicts import judge
 
 Outcome = Literal["correct", "wrong", "truncated", "errored"]
@@ -74,20 +75,23 @@ class Evaluation:
             tokenizer=self._tokenizer,
             use=Use("student", recipe.student.model, recipe.task.label, prompt_name, recipe.cost.usd_per_hour),
         )
-        drawn = draw(
-            self._store,
-            campaign,
-            asked,
-            1,
-            start_engine=student.start,
-            max_num_seqs=engine.max_num_seqs,
-            progress=self._progress,
-            what=what,
-        )
-        judged = judge(self._store, campaign.hash, asked, prompt, drawn.samples)
+        answers: list[list[Sample]] = [[]]
+        while not all(answers):  # again where a stored one turns out to be damaged
+            drawn = draw(
+                self._store,
+                campaign,
+                asked,
+                Fixed(n=1),
+                start_engine=student.start,
+                max_num_seqs=engine.max_num_seqs,
+                progress=self._progress,
+                what=what,
+            )
+            answers = list(drawn_samples(self._store, campaign, asked, drawn))
+        judged = judge(self._store, campaign.hash, asked, prompt, answers)
         return [
             self._item(prompt, question, samples[0], verdicts[0])
-            for question, samples, verdicts in zip(asked, drawn.samples, judged.verdicts, strict=True)
+            for question, samples, verdicts in zip(asked, answers, judged.verdicts, strict=True)
         ]
 
     def _item(self, prompt: Prompt, question: Question, sample: Sample, verdict: Verdict) -> dict[str, Any]:

@@ -134,6 +134,8 @@ def _follow(process: subprocess.Popen[bytes], reading: int, display: Display, me
             message = json.loads(line)
             if "error" in message:
                 error = message["error"]
+            elif "say" in message:
+                display.say(message["say"])
             else:
                 display.update(message)
         display.tick()

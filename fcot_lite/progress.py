@@ -30,6 +30,10 @@ class Reporter:
         self._last, self._note = now, what
         self._write({"done": done, "total": total, "note": note})
 
+    def say(self, line: str) -> None:
+        """A line that stays on the user's screen."""
+        self._write({"say": line})
+
     def fail(self, message: str) -> None:
         """What the user will read when the stage has ended."""
         self._write({"error": message})

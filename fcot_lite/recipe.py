@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic.types import NonNegativeFloat, NonNegativeInt
 
 from fcot_lite import options, plain_yaml
+from fcot_lite.budget import Fixed, Policy, Until
 from fcot_lite.errors import RecipeError
 from fcot_lite.files import sha256_json
 from fcot_lite.plain_yaml import COMMAND_LINE, Faults, Key, parse
@@ -76,13 +77,23 @@ class EngineBlock(BaseModel):
 
 
 class TeacherBlock(Block):
-    """`n` is the paper's D: the number of rationales sampled for each question."""
+    """`n` is the paper's D: the number of rationales sampled for each question. `until`, in its place, samples each
+    question until enough of its rationales are accepted."""
 
     model: str
     prompt: str
-    n: PositiveInt
+    n: Annotated[PositiveInt | None, Field(exclude_if=is_none)] = None
+    until: Annotated[Until | None, Field(exclude_if=is_none)] = None
     sampling: Sampling
     engine: EngineBlock
+
+    @property
+    def policy(self) -> Policy:
+        if self.until is not None:
+            return self.until
+        if self.n is None:  # `build` refuses a recipe with neither
+            raise RecipeError("teacher.n: Field required; or teacher.until")
+        return Fixed(n=self.n)
 
 
 def _rationale_file(value: str) -> str:
@@ -280,6 +291,7 @@ def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> 
     if (at(value, str, "name") or "").startswith(STORE):
         yield ("name",), f"{STORE} and its companions in the folder of runs are the sample store; take another name"
     yield from task_contradictions(at(value, dict, "task"))
+    yield from _policy_contradictions(at(value, dict, "teacher"))
     prompts = {name: prompt for name, prompt in at(value, dict, "prompts", default={}).items() if _is_name(name)}
     before = at(value, list, "evaluate", "before", default=[])
     student_prompt = at(value, str, "student", "prompt")
@@ -323,6 +335,20 @@ def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> 
             ("student", "sft", "max_length"),
             f"{trained} is less than curate.max_length = {curated}: rows would be kept that can't be trained on",
         )
+
+
+def _policy_contradictions(teacher: Mapping[str, Any] | None) -> Iterator[tuple[Key, str]]:
+    """Of how many samples a question gets."""
+    if teacher is None or teacher.get("file") is not None:  # an import has no policy
+        return
+    given = [key for key in ("n", "until") if teacher.get(key) is not None]
+    if not given:
+        yield ("teacher", "n"), "Field required; or `until`, to sample until enough rationales are accepted"
+    if len(given) == 2:
+        yield ("teacher", "until"), "stands beside teacher.n; set one of the two to null"
+    accept, most = (at(teacher, int, "until", key) for key in ("accept", "max"))
+    if accept is not None and most is not None and accept > most > 0:
+        yield ("teacher", "until", "max"), f"{most} samples cannot hold teacher.until.accept = {accept} accepted ones"
 
 
 def _is_name(name: Any) -> bool:

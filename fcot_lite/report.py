@@ -71,7 +71,7 @@ def result(
                 "model", "samples", "samples_new", "samples_reused", "pass_rate", "pass_rate_ci95", "coverage",
                 "num_tokens", "num_tokens_cancelled", "tokens_per_accepted", "tokens_per_second",
             )
-        },
+        } | {"policy": sample.get("policy")},  # None: the rationales were there already
         "imported": sample.get("imported"),
         "bad_rows": sample.get("bad_rows", {}),
         "curation": {"kept": curate["kept"], "dropped": curate["dropped"]},
@@ -134,6 +134,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     return [
         *_import_notes(result.get("imported")),
         *([f"data: {sum(bad_rows.values())} rows set aside ({aside}); bad_rows.json names them"] if bad_rows else []),
+        *_sampling(result),
         f"training set: {curation['kept']} rationales kept; dropped: {dropped}",
         f"student: {_short(student['model'])}, {student['method']}, {parameters} trainable parameters, "
         f"{'–' if speed is None else f'{speed:.0f}'} tok/s in training",
@@ -153,6 +154,19 @@ def _import_notes(imported: Mapping[str, Any] | None) -> list[str]:
         f"teacher: imported from {imported['file']} (read as {imported['layout']}): {imported['imported']:,} of "
         f"{imported['rationales']:,} rationales; {left_out}" + ("; imports.json names them:" if first else ""),
         *(f"  {row}" for row in first),
+    ]
+
+
+def _sampling(result: Mapping[str, Any]) -> list[str]:
+    """Of a budget that stops early; a fixed n needs no words."""
+    teacher = result["teacher"]
+    policy = teacher.get("policy")
+    if policy is None or policy.startswith("n = "):
+        return []
+    return [
+        f"sampling: {policy}; {teacher['samples']:,} samples, and {_count(teacher['num_tokens_cancelled'])} tokens of "
+        "cancelled ones. Easy questions stop first, so neither the pass rate nor the mix of difficulties compares with "
+        "that of a fixed n"
     ]
 
 

@@ -11,12 +11,13 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fcot_lite import models, tasks
+from fcot_lite.answers import accepted
 from fcot_lite.engines import Engine
 from fcot_lite.engines.lifeline import LIFELINE, follow_parent
 from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
@@ -25,8 +26,10 @@ from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
 from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
 from fcot_lite.recipe import STORE, ImportBlock, Recipe, load
-from fcot_lite.records import Example, Problem
+from fcot_lite.records import Example, Problem, Sample
 from fcot_lite.store import SampleStore, Use
+from fcot_lite.teacher import Question, draw, drawn_samples, novelty, open_campaign, questions
+from fcot_lite.verdicts import Judge, judging
 
 FIRST_PROMPTS = 3
 ACCOUNT = "FCOT_ACCOUNT"
@@ -54,8 +57,6 @@ class Context:
 
 def sample(context: Context) -> dict[str, Any]:
     from fcot_lite import stats
-    from fcot_lite.teacher import draw, open_campaign, questions
-    from fcot_lite.verdicts import judge
 
     recipe, teacher, task = context.recipe, context.recipe.teacher, context.recipe.task
     if isinstance(teacher, ImportBlock):
@@ -83,52 +84,59 @@ def sample(context: Context) -> dict[str, Any]:
             tokenizer=tokenizer,
             use=Use("teacher", teacher.model, task.label, teacher.prompt, recipe.cost.usd_per_hour),
         )
+        if line := novelty(store, campaign, asked):
+            context.progress.say(f"sample: {line}")
         engines = _Engines(context)
-        try:
-            drawn = draw(
-                store,
-                campaign,
-                asked,
-                teacher.n,
-                start_engine=lambda: engines.start(model_dir, teacher.engine),
-                max_num_seqs=teacher.engine.max_num_seqs,
-                progress=context.progress,
-            )
-        finally:
-            engines.close()
-        context.progress(0, 0, "grading")
-        judged = judge(store, campaign.hash, asked, prompt, drawn.samples)
+        with judging(store, campaign.hash, prompt) as arriving:
+
+            def teaches(question: Question, sample: Sample) -> bool:
+                (verdict,) = arriving.verdicts(question, [sample])
+                return accepted(sample.finish_reason, verdict)
+
+            while True:
+                try:
+                    drawn = draw(
+                        store,
+                        campaign,
+                        asked,
+                        teacher.policy,
+                        accepted=teaches,
+                        start_engine=lambda: engines.start(model_dir, teacher.engine),
+                        max_num_seqs=teacher.engine.max_num_seqs,
+                        progress=context.progress,
+                        usd_per_hour=recipe.cost.usd_per_hour,
+                    )
+                finally:
+                    engines.close()
+                arriving.flush()
+                context.progress(0, 0, "grading")
+                tally = _Tally()
+                with judging(store, campaign.hash, prompt) as judge:
+                    rows = _graded(asked, drawn_samples(store, campaign, asked, drawn), judge, tally)
+                    write_jsonl(context.run_dir / "samples.jsonl", rows)
+                if tally.samples == sum(drawn.prefixes):
+                    break  # else some were damaged, which reading them showed: they were set aside, so draw them again
         spent = store.spent()
-    by_problem = [(sum(verdict.correct for verdict in row), len(row)) for row in judged.verdicts]
-    accepted, total = sum(right for right, _ in by_problem), sum(n for _, n in by_problem)
-    num_tokens = sum(s.num_tokens for samples in drawn.samples for s in samples)
-    new = min(total, spent.num_samples)  # a damaged sample is drawn twice
-    write_jsonl(
-        context.run_dir / "samples.jsonl",
-        (
-            {**asdict(sample), "verdict": asdict(verdict)}
-            for row in zip(drawn.samples, judged.verdicts, strict=True)
-            for sample, verdict in zip(*row, strict=True)
-        ),
-    )
+    new = min(tally.samples, spent.num_samples)  # what an early stop leaves unused is new too
     return {
         "model": teacher.model,
         "weights_hash": weights_hash,
         "campaign": campaign.hash,
-        "samples": total,
+        "policy": str(teacher.policy),
+        "samples": tally.samples,
         "samples_new": new,
-        "samples_reused": total - new,
-        "pass_rate": accepted / total,
-        "pass_rate_ci95": list(stats.clustered_wilson(by_problem)),
-        "graded": judged.counts,
-        "coverage": sum(right > 0 for right, _ in by_problem) / len(by_problem),
-        "num_tokens": num_tokens,
+        "samples_reused": tally.samples - new,
+        "pass_rate": tally.correct / tally.samples,
+        "pass_rate_ci95": list(stats.clustered_wilson(tally.by_problem)),
+        "graded": _graded_counts(arriving.counts, judge.counts),
+        "coverage": sum(right > 0 for right, _ in tally.by_problem) / len(tally.by_problem),
+        "num_tokens": tally.num_tokens,
         "num_tokens_cancelled": spent.num_tokens_cancelled,
         "num_tokens_generated": spent.num_tokens + spent.num_tokens_cancelled,
         "problems_sha256": problems_hash(problems),
         "answer_kind": problems[0].answer_kind,
         "bad_rows": dict(Counter(row.reason for row in bad_rows)),
-        "tokens_per_accepted": num_tokens / accepted if accepted else None,
+        "tokens_per_accepted": tally.num_tokens / tally.correct if tally.correct else None,
         "tokens_per_second": drawn.num_tokens_new / drawn.wall_seconds if drawn.new else None,
         "outputs": _hashes(context.run_dir, ["samples.jsonl"]),
     }
@@ -155,10 +163,41 @@ def _import(context: Context, block: ImportBlock) -> dict[str, Any]:
     }
 
 
+@dataclass(slots=True)
+class _Tally:
+    """What passed by on its way into samples.jsonl. `by_problem` has (correct, samples)."""
+
+    by_problem: list[tuple[int, int]] = field(default_factory=list)
+    samples: int = 0
+    correct: int = 0
+    num_tokens: int = 0
+
+
+def _graded(
+    asked: Sequence[Question], samples: Iterable[Sequence[Sample]], judge: Judge, tally: _Tally
+) -> Iterator[dict[str, Any]]:
+    """The rows of samples.jsonl, one question in memory at a time."""
+    for question, drawn in zip(asked, samples, strict=True):
+        verdicts = judge.verdicts(question, drawn)
+        correct = sum(verdict.correct for verdict in verdicts)
+        tally.by_problem.append((correct, len(drawn)))
+        tally.samples += len(drawn)
+        tally.correct += correct
+        tally.num_tokens += sum(sample.num_tokens for sample in drawn)
+        for sample, verdict in zip(drawn, verdicts, strict=True):
+            yield {**asdict(sample), "verdict": asdict(verdict)}
+
+
+def _graded_counts(arriving: Mapping[str, int], used: Mapping[str, int]) -> dict[str, int]:
+    """Of the verdicts on what is used, those given now and before. They were given as the samples arrived, so that at
+    the end they are all there, but for those that could not be judged and were asked for once more."""
+    given = {name: arriving[name] + used[name] for name in ("new", "regraded", "changed")}
+    given["new"] -= arriving["not_judged"]
+    return {**used, **given, "reused": max(0, used["new"] + used["reused"] - given["new"])}
+
+
 def _check_student_prompts(context: Context, problems: Sequence[Problem]) -> None:
     """Raises DataError where the student's prompts can't be rendered or leave no room, by the first problems."""
-    from fcot_lite.teacher import questions
-
     recipe = context.recipe
     tokenizer = load_tokenizer(context.model(recipe.student.model))
     for name in recipe.evaluate.before:
@@ -183,7 +222,7 @@ def problems_hash(problems: Sequence[Problem]) -> str:
 
 def curate(context: Context) -> dict[str, Any]:
     from fcot_lite.curate import curate
-    from fcot_lite.records import Sample, Verdict
+    from fcot_lite.records import Verdict
 
     recipe, task = context.recipe, context.recipe.task
     context.progress(0, 0, "curating")

@@ -246,6 +246,15 @@ class SampleStore:
         row = self._database.execute("SELECT num_tokens_cancelled FROM campaign WHERE hash = ?", (campaign,)).fetchone()
         return int(row[0]) if row else 0
 
+    def other_campaigns(self, campaign: str, problem_id: str) -> dict[str, dict[str, Any]]:
+        """The descriptions of the other campaigns that have a sample of this problem, by hash."""
+        rows = self._rows(
+            "SELECT hash, description FROM campaign WHERE hash != ? AND EXISTS "
+            "(SELECT 1 FROM sample INDEXED BY sample_key WHERE sample.campaign = hash AND problem_id = ?)",
+            *(campaign, problem_id),
+        )
+        return {other: json.loads(description) for other, description in rows}
+
     def indices(self, campaign: str) -> dict[tuple[str, str], Collection[int]]:
         """The sample indices that are there by (problem id, prompt hash), in order: a range where they have no gap.
 

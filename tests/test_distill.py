@@ -76,6 +76,12 @@ def test_every_word_becomes_an_override_and_part_of_the_name() -> None:
     assert built.name not in other[1][-1]
 
 
+def test_a_number_of_samples_takes_the_place_of_a_budget() -> None:
+    recipe, overrides = made(CARD_24, TASK="chain_arithmetic", N="3")
+    assert load(RECIPES / recipe).teacher.until is not None
+    assert str(load(RECIPES / recipe, overrides).teacher.policy) == "n = 3"
+
+
 def test_full_fine_tuning_takes_a_tenth_of_the_learning_rate() -> None:
     recipe, overrides = made(CPU, METHOD="full")
     assert load(RECIPES / recipe).student.sft["learning_rate"] == 5e-4

@@ -679,6 +679,48 @@ def test_sampling_and_curation(context: stage.Context, monkeypatch: pytest.Monke
             assert sha256_file(context.run_dir / path) == sha256
 
 
+def test_a_budget_through_the_stages(context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+    """Another recipe on the same store has drawn more: what lies behind the prefix is not curated."""
+    serve(monkeypatch, tokenizer)
+    other = dataclasses.replace(context, run_dir=context.run_dir.with_name("other"), account="other")
+    stage.sample(other)
+    drawn = read_jsonl(other.run_dir / "samples.jsonl")
+    recipe = copy.deepcopy(RECIPE)
+    del recipe["teacher"]["n"]
+    recipe["teacher"] |= {"until": {"accept": 1, "max": 8}, "engine": {"max_model_len": 900, "max_num_seqs": 2}}
+    recipe["curate"]["max_length"] = 900
+    recipe["evaluate"]["engine"]["max_model_len"] = 900
+    engine = serve(monkeypatch, tokenizer)
+    context = dataclasses.replace(context, recipe=build(recipe, "here"), account="this")
+    sampled = stage.sample(context)
+    rows = read_jsonl(context.run_dir / "samples.jsonl")
+    by_problem: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_problem.setdefault(row["problem_id"], []).append(row)
+    assert len(by_problem) == 4
+    for own in by_problem.values():
+        assert [row["sample_index"] for row in own] == list(range(len(own)))
+        assert [row["verdict"]["correct"] for row in own] == [False] * (len(own) - 1) + [True]
+    assert len(rows) < len(drawn)
+    assert len(engine.submitted) == len([row for row in rows if row["sample_index"] >= 3])
+    assert sampled["policy"] == "until 1 accepted of 8"
+    assert (sampled["samples"], sampled["coverage"]) == (len(rows), 1.0)
+    assert sampled["graded"]["new"] + sampled["graded"]["reused"] == len(rows)
+    assert stage.curate(context)["kept"] == 4
+
+
+def test_a_damaged_sample_is_drawn_again_in_the_same_run(
+    context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
+    serve(monkeypatch, tokenizer)
+    sampled = stage.sample(context)
+    with context.store() as store:
+        store._database.execute("UPDATE sample SET text = text || '!' WHERE sample_index = 1")
+    engine = serve(monkeypatch, tokenizer)
+    assert stage.sample(context)["outputs"] == sampled["outputs"]
+    assert len(engine.submitted) == 4
+
+
 @pytest.mark.parametrize(
     "method",
     [

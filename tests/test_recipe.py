@@ -95,6 +95,35 @@ def test_the_recipes_of_the_repository(path: Path) -> None:
         ({"teacher__n": 4.0}, "teacher.n", "it is 4.0"),
         ({"teacher__n": True}, "teacher.n", "it is True"),
         ({"teacher__n": 0}, "teacher.n", "greater than 0"),
+        ({"teacher__until": {"accept": 4, "max": 16}}, "teacher.until", "stands beside teacher.n; set one of the two"),
+        ({"teacher__n": None}, "teacher.n", "Field required; or `until`"),
+        (
+            {"teacher__n": NOTHING, "teacher__until": {"accept": 4, "max": 3}},
+            "teacher.until.max",
+            "3 samples cannot hold",
+        ),
+        ({"teacher__n": NOTHING, "teacher__until": {"accept": 4}}, "teacher.until.max", "Field required"),
+        ({"teacher__n": NOTHING, "teacher__until": 4}, "teacher.until", "Should be a block of keys"),
+        (
+            {"teacher__n": NOTHING, "teacher__until": {"accept": 4, "max": 9, "acept": 4}},
+            "teacher.until.acept",
+            "unknown key; did you mean 'accept'?",
+        ),
+        *(
+            (
+                {"teacher__n": NOTHING, "teacher__until": {"accept": 4, "max": 9, name: value}},
+                f"teacher.until.{name}",
+                says,
+            )
+            for name, value, says in [
+                ("accept", 0, "greater than 0"),
+                ("max", 2.5, "valid integer"),
+                ("give_up", 0, "greater than 0"),
+                ("give_up", 1, "less than 1"),
+                ("give_up", "5 %", "valid number"),
+                ("allocation", "prop2diff", "'uniform' or 'proportional'"),
+            ]
+        ),
         ({"teacher__n": -1}, "teacher.n", "greater than 0"),
         ({"seed": -1}, "seed", "greater than or equal to 0"),
         ({"seed": None}, "seed", "it is None"),

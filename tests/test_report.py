@@ -103,6 +103,16 @@ def test_the_trainers_own_peaks_are_the_training_stages() -> None:
     assert stages["sample"]["peak_gpu_allocated_gib"] is None
 
 
+def test_a_budget_says_what_it_does_to_the_figures() -> None:
+    assert not [note for note in notes(made()) if note.startswith("sampling:")]
+    assert not [note for note in notes(made(sample={"policy": "n = 8"})) if note.startswith("sampling:")]
+    value = made(sample={"policy": "until 4 accepted of 16"})
+    assert value["teacher"]["policy"] == "until 4 accepted of 16"
+    (note,) = [note for note in notes(value) if note.startswith("sampling:")]
+    assert "until 4 accepted of 16; 16 samples, and 17 tokens of cancelled ones" in note
+    assert "nor the mix of difficulties compares" in note
+
+
 def printed(value: dict[str, Any]) -> str:
     console = Console(width=160, markup=False, emoji=False, highlight=False)
     with console.capture() as capture:

@@ -1,8 +1,10 @@
 """A sampling run: interrupted anywhere and resumed it is the uninterrupted run, and asks nothing twice."""
 
+import re
+import tracemalloc
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from fake_engine import Answer, FakeEngine
@@ -10,16 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcot_lite import teacher
+from fcot_lite.budget import Fixed, Policy, Until, prefix
 from fcot_lite.engines import Completion
 from fcot_lite.errors import DataError, EngineError
 from fcot_lite.prompts import Prompt
 from fcot_lite.recipe import EngineBlock, Sampling
 from fcot_lite.records import Problem, Sample
 from fcot_lite.store import SampleKey, SampleStore, derive_seed
-from fcot_lite.teacher import Campaign, Drawn, Question, draw
+from fcot_lite.teacher import Accepted, Campaign, Drawn, Question, draw, drawn_samples, novelty
 
 SAMPLING = Sampling(max_tokens=20, temperature=0.7)
 ASKED = [Question(Problem(f"p/{i}", f"{i} + {i}?", str(2 * i)), (1, 2, i)) for i in range(5)]
+
+
+class Drew(NamedTuple):
+    """What came back, and the samples it stands for."""
+
+    drawn: Drawn
+    samples: list[list[Sample]]
+    new: int
+    reused: int
+    num_tokens_new: int
 
 
 @dataclass
@@ -32,20 +45,33 @@ class Bench:
     def campaign(self, description: str = "a") -> Campaign:
         return Campaign(self.store.add_campaign({"weights": description}), SAMPLING, (2,))
 
-    def draw(self, n: int, engine: FakeEngine | None, *, max_num_seqs: int = 2, campaign: str = "a") -> Drawn:
+    def draw(
+        self,
+        policy: int | Policy,
+        engine: FakeEngine | None,
+        *,
+        max_num_seqs: int = 2,
+        campaign: str = "a",
+        accepted: Accepted | None = None,
+        usd_per_hour: float | None = None,
+    ) -> Drew:
         def start() -> FakeEngine:
             assert engine is not None, "nothing was missing, so no engine was needed"
             return engine
 
-        return draw(
+        drawn = draw(
             self.store,
             self.campaign(campaign),
             ASKED,
-            n,
+            Fixed(n=policy) if isinstance(policy, int) else policy,
+            accepted=accepted,
             start_engine=start,
             max_num_seqs=max_num_seqs,
             progress=lambda *message: self.shown.append(message),
+            usd_per_hour=usd_per_hour,
         )
+        samples = list(drawn_samples(self.store, self.campaign(campaign), ASKED, drawn))
+        return Drew(drawn, samples, drawn.new, drawn.reused, drawn.num_tokens_new)
 
 
 @pytest.fixture
@@ -230,7 +256,7 @@ def test_an_engine_that_cannot_start_leaves_the_store_as_it_was(bench: Bench) ->
 
     campaign = bench.campaign()
     with pytest.raises(EngineError, match="no memory"):
-        draw(bench.store, campaign, ASKED, 2, start_engine=start, max_num_seqs=2, progress=lambda *_: None)
+        draw(bench.store, campaign, ASKED, Fixed(n=2), start_engine=start, max_num_seqs=2, progress=lambda *_: None)
     assert bench.store.read(campaign.hash) == {}
 
 
@@ -274,6 +300,8 @@ def test_progress_counts_every_sample_once(bench: Bench) -> None:
 def test_a_damaged_sample_is_drawn_again_and_comes_out_the_same(bench: Bench) -> None:
     expected = bench.draw(2, FakeEngine()).samples
     bench.store._database.execute("UPDATE sample SET text = text || '!' WHERE problem_id = 'p/3' AND sample_index = 1")
+    damaged = bench.draw(2, None)  # by their indices all are there; reading them shows it
+    assert [len(row) for row in damaged.samples] == [2, 2, 2, 1, 2]
     engine = FakeEngine()
     drawn = bench.draw(2, engine)
     assert drawn.samples == expected
@@ -356,8 +384,11 @@ def two_calls(monkeypatch: pytest.MonkeyPatch, store: SampleStore) -> Campaign:
     )
 
 
-def draw_two(store: SampleStore, campaign: Campaign, engine: FakeEngine) -> Drawn:
-    return draw(store, campaign, ASKED, 2, start_engine=lambda: engine, max_num_seqs=2, progress=lambda *_: None)
+def draw_two(store: SampleStore, campaign: Campaign, engine: FakeEngine) -> Drew:
+    policy = Fixed(n=2)
+    drawn = draw(store, campaign, ASKED, policy, start_engine=lambda: engine, max_num_seqs=2, progress=lambda *_: None)
+    samples = list(drawn_samples(store, campaign, ASKED, drawn))
+    return Drew(drawn, samples, drawn.new, drawn.reused, drawn.num_tokens_new)
 
 
 def says(request: Any) -> Answer:
@@ -428,3 +459,242 @@ def test_a_second_call_needs_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(teacher.questions(None, problems, ["x"], sampling, engine)) == 1
     with pytest.raises(DataError, match="the prompt has 10 tokens"):
         teacher.questions(None, problems, ["x"], sampling, engine, "\nTherefore")
+
+
+# ---- until enough are accepted ------------------------------------------------------------------------------------
+
+
+UNTIL = Until(accept=2, max=8)
+
+
+def is_right(question: Question, sample: Sample) -> bool:
+    """By the text, as a grader would: questions differ from hopeless (p/0) to easy (p/4)."""
+    assert sample.text == f"{sample.seed} {question.prompt_token_ids}"
+    return sample.seed % 5 < int(question.problem.id[-1])
+
+
+class OldestFirst(FakeEngine):
+    """Then siblings are under way when their question's prefix is complete."""
+
+    def poll(self, timeout: float) -> list[Completion]:
+        self._pending = dict(reversed(self._pending.items()))
+        try:
+            return super().poll(timeout)
+        finally:
+            self._pending = dict(reversed(self._pending.items()))
+
+
+def flags(bench: Bench, question: Question, n: int) -> list[bool]:
+    """Whether the first n samples of the question will be right."""
+    seeds = [derive_seed(bench.campaign().hash, question.key(index)) for index in range(n)]
+    return [seed % 5 < int(question.problem.id[-1]) for seed in seeds]
+
+
+def test_a_question_stops_on_the_prefix_of_its_indices(bench: Bench) -> None:
+    engine = FakeEngine()
+    drew = bench.draw(UNTIL, engine, accepted=is_right)
+    wanted = [prefix(UNTIL, flags(bench, question, 8)) for question in ASKED]
+    assert len(set(wanted)) > 2, "the questions are to differ"
+    assert wanted[0] == 8
+    assert drew.drawn.prefixes == wanted == [len(row) for row in drew.samples]
+    for question, row in zip(ASKED, drew.samples, strict=True):
+        assert [sample.sample_index for sample in row] == list(range(len(row)))
+        assert sum(is_right(question, sample) for sample in row) <= 2
+
+
+@pytest.mark.parametrize("max_num_seqs", [1, 3, 40])
+@pytest.mark.parametrize("policy", [UNTIL, Until(accept=2, max=8, give_up=0.3), Until(accept=1, max=8)], ids=str)
+def test_every_token_is_in_a_sample_or_counted_as_cancelled(bench: Bench, policy: Until, max_num_seqs: int) -> None:
+    engine = OldestFirst(lambda request: Answer(f"{request.seed} {request.prompt_token_ids}", "stop", 40))
+    drawn = bench.draw(policy, engine, accepted=is_right, max_num_seqs=max_num_seqs).drawn
+    kept = bench.store.read(bench.campaign().hash)
+    cancelled = bench.store.num_tokens_cancelled(bench.campaign().hash)
+    assert cancelled == drawn.num_tokens_cancelled == bench.store.spent().num_tokens_cancelled
+    assert engine.num_tokens_generated() == cancelled + sum(s.num_tokens for s in kept.values())
+    assert len(engine.submitted) == len(kept) + len(engine.cancelled)
+    assert (cancelled > 0) == bool(engine.cancelled)
+
+
+def test_siblings_in_flight_are_cancelled(tmp_path: Path) -> None:
+    asked = [Question(Problem(f"p/{i}", "?", "1"), (1, i)) for i in range(60)]
+    with SampleStore(tmp_path / "s") as store:
+        campaign = Campaign(store.add_campaign({}), SAMPLING, (2,))
+        engine = OldestFirst(lambda request: Answer("", "stop", 20), per_poll=7)
+        right = {(question.problem.id, index) for question in asked for index in range(8) if (index * 7) % 3 == 0}
+        drawn = draw(
+            store,
+            campaign,
+            asked,
+            Until(accept=2, max=8),
+            accepted=lambda question, sample: (question.problem.id, sample.sample_index) in right,
+            start_engine=lambda: engine,
+            max_num_seqs=64,
+            progress=lambda *_: None,
+        )
+        assert set(drawn.prefixes) == {4}
+        assert engine.cancelled
+        assert drawn.num_tokens_cancelled > 0
+        kept = {"/".join(map(str, (campaign.hash, *key))) for key in store.read(campaign.hash)}
+        assert not kept & set(engine.cancelled)
+        assert len(engine.submitted) <= 1.1 * 4 * 60
+
+
+@pytest.mark.parametrize("fault", ["interrupted_at_poll", "dies_at_poll"])
+def test_stopped_at_any_poll_and_resumed_the_decisions_are_the_same(tmp_path: Path, fault: str) -> None:
+    with SampleStore(tmp_path / "straight") as store:
+        whole = FakeEngine()
+        expected = Bench(store, []).draw(UNTIL, whole, accepted=is_right)
+    assert whole.polls > 8
+    for k in range(1, whole.polls + 1):
+        with SampleStore(tmp_path / f"{k}") as store:
+            bench = Bench(store, [])
+            stopped, resumed = FakeEngine(**{fault: k}), FakeEngine()
+            with pytest.raises(KeyboardInterrupt if fault == "interrupted_at_poll" else EngineError):
+                bench.draw(UNTIL, stopped, accepted=is_right)
+            kept = store.read(bench.campaign().hash)
+            before = store.num_tokens_cancelled(bench.campaign().hash)
+            assert stopped.num_tokens_generated() == before + sum(s.num_tokens for s in kept.values())
+            drew = bench.draw(UNTIL, resumed, accepted=is_right)
+            assert drew.samples == expected.samples
+            assert not {s.seed for s in kept.values()} & {request.seed for request in resumed.submitted}
+            new = [sample for key, sample in store.read(bench.campaign().hash).items() if key not in kept]
+            after = store.num_tokens_cancelled(bench.campaign().hash) - before
+            assert resumed.num_tokens_generated() == after + sum(sample.num_tokens for sample in new)
+
+
+def test_from_a_fixed_number_to_a_budget_and_back(bench: Bench) -> None:
+    fixed = bench.draw(4, FakeEngine())
+    engine = FakeEngine()
+    until = bench.draw(UNTIL, engine, accepted=is_right)
+    wanted = [prefix(UNTIL, flags(bench, question, 8)) for question in ASKED]
+    assert until.drawn.prefixes == wanted
+    assert not {s.seed for row in fixed.samples for s in row} & {request.seed for request in engine.submitted}
+    assert until.reused == sum(min(4, n) for n in wanted)
+    # What another recipe drew beyond the prefix is there and not looked at.
+    assert any(n < 4 for n in wanted)
+    for one, other in zip(fixed.samples, until.samples, strict=True):
+        assert one[: len(other)] == other[:4]
+    again = bench.draw(UNTIL, None, accepted=is_right)
+    assert (again.samples, again.new, again.num_tokens_new) == (until.samples, 0, 0)
+    # A smaller budget is inside a larger one.
+    smaller = bench.draw(Until(accept=1, max=8), None, accepted=is_right)
+    assert all(one == other[: len(one)] for one, other in zip(smaller.samples, until.samples, strict=True))
+    back = FakeEngine()
+    eight = bench.draw(8, back)
+    assert len(eight.samples[4]) == 8
+    with SampleStore(bench.store.path.with_name("straight")) as store:
+        assert Bench(store, []).draw(8, FakeEngine()).samples == eight.samples
+
+
+def test_what_is_damaged_is_drawn_again_before_it_counts(bench: Bench) -> None:
+    expected = bench.draw(UNTIL, FakeEngine(), accepted=is_right)
+    bench.store._database.execute("UPDATE sample SET text = text || '!' WHERE problem_id = 'p/0' AND sample_index = 3")
+    engine = FakeEngine()
+    assert bench.draw(UNTIL, engine, accepted=is_right).samples == expected.samples
+    assert [request.seed for request in engine.submitted] == [expected.samples[0][3].seed]
+
+
+def test_what_the_engine_gave_up_counts_as_drawn_and_is_asked_again_by_the_next_run(bench: Bench) -> None:
+    def says(request: Any) -> Answer:
+        answer = f"{request.seed} {request.prompt_token_ids}"
+        return Answer(answer, "abort" if request.seed == lost else "stop")
+
+    lost = derive_seed(bench.campaign().hash, ASKED[4].key(0))
+    drew = bench.draw(UNTIL, FakeEngine(says), accepted=is_right)
+    assert drew.samples[4][0].finish_reason == "abort"
+    assert len(drew.samples[4]) == drew.drawn.prefixes[4]
+    engine = FakeEngine()
+    assert bench.draw(UNTIL, engine, accepted=is_right).samples[4][0].finish_reason == "stop"
+    assert lost in {request.seed for request in engine.submitted}
+
+
+def test_a_budget_with_a_second_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    campaign = two_calls(monkeypatch, bench.store)
+    engine = FakeEngine(says)
+    drawn = draw(
+        bench.store,
+        campaign,
+        ASKED,
+        Until(accept=1, max=8),
+        accepted=lambda question, sample: sample.answer_text == " 12." and sample.finish_reason == "stop",
+        start_engine=lambda: engine,
+        max_num_seqs=40,
+        progress=lambda *_: None,
+    )
+    rows = list(drawn_samples(bench.store, campaign, ASKED, drawn))
+    assert all(row[-1].finish_reason == "stop" for row in rows)
+    assert all(sample.finish_reason == "length" for row in rows for sample in row[:-1])
+    kept = bench.store.read(campaign.hash)
+    cancelled = bench.store.num_tokens_cancelled(campaign.hash)
+    assert engine.num_tokens_generated() == cancelled + sum(s.num_tokens for s in kept.values())
+
+
+def test_progress_of_a_budget(bench: Bench) -> None:
+    bench.draw(UNTIL, FakeEngine(), accepted=is_right, usd_per_hour=1e6)
+    *_, (done, total, note) = bench.shown
+    assert done == total
+    shares = r"samples, \d+% accepted, coverage \d+%, \d+ tok/s, \d+ tokens per accepted, \d+\.\d{4} USD"
+    assert re.fullmatch(shares, note)
+    assert any(re.fullmatch(shares + r", \d+ min left", note) for _, _, note in bench.shown)
+    assert all(done <= total for done, total, _ in bench.shown)
+
+
+def test_nothing_holds_the_texts_of_all_samples(tmp_path: Path) -> None:
+    asked = [Question(Problem(f"p/{i}", "?", "1"), (1, i)) for i in range(100)]
+    text = "x" * 10_000
+
+    def peak(n: int) -> int:
+        with SampleStore(tmp_path / f"{n}") as store:
+            campaign = Campaign(store.add_campaign({}), SAMPLING, (2,))
+            engine = FakeEngine(lambda request: Answer(f"{request.seed}{text}", num_tokens=1), per_poll=20)
+            tracemalloc.start()
+            policy = Until(accept=n, max=n)
+            drawn = draw(
+                store,
+                campaign,
+                asked,
+                policy,
+                accepted=lambda *_: True,
+                start_engine=lambda: engine,
+                max_num_seqs=10,
+                progress=lambda *_: None,
+            )
+            assert sum(len(row) for row in drawn_samples(store, campaign, asked, drawn)) == n * 100
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            return most - 500 * len(engine.submitted)  # which the fake keeps, but not the texts
+
+    assert peak(16) - peak(2) < 100 * 14 * 10_000 / 4
+
+
+def test_another_temperature_is_announced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teacher, "end_of_turn_id", lambda tokenizer: 2)
+
+    def opened(**changes: Any) -> Campaign:
+        given: dict[str, Any] = {"weights_hash": "w", "prompt": Prompt(), "sampling": SAMPLING, "tokenizer": None}
+        return teacher.open_campaign(bench.store, engine=EngineBlock(max_model_len=64), **(given | changes))
+
+    def draws(campaign: Campaign) -> None:
+        draw(
+            bench.store, campaign, ASKED, Fixed(n=1), start_engine=FakeEngine, max_num_seqs=9, progress=lambda *_: None
+        )
+
+    first = opened()
+    assert novelty(bench.store, first, ASKED) is None, "the first of all"
+    draws(first)
+    assert novelty(bench.store, first, ASKED) is None, "it goes on"
+    warmer = opened(sampling=SAMPLING.model_copy(update={"temperature": 0.8}))
+    line = novelty(bench.store, warmer, ASKED)
+    assert line is not None
+    assert line.endswith(f"it differs from {first.hash[:8]} in sampling.temperature (0.7 → 0.8)")
+    draws(warmer)
+    both = opened(
+        sampling=SAMPLING.model_copy(update={"temperature": 0.8}),
+        prompt=Prompt(template="{question}?"),
+        weights_hash="v",
+    )
+    line = novelty(bench.store, both, ASKED)
+    assert line is not None
+    assert f"from {warmer.hash[:8]} in prompt.template ({{question}} → {{question}}?), weights" in line
+    elsewhere = [replace(question, problem=replace(question.problem, id="q")) for question in ASKED]
+    assert novelty(bench.store, both, elsewhere) is None
