@@ -146,6 +146,15 @@ def answer_start(text: str, problem: Problem) -> int | None:
     return starts[-1] if starts else None
 
 
+def answer_end(text: str, problem: Problem) -> int | None:
+    """Where the wording of the last answer that strict `grade` reads ends; None where there is none.
+
+    Raises DataError where the gold answer is not of its kind.
+    """
+    ends = [_end(text, statement.end(), answer) for statement, answer in _statements(text, _rules(problem)[1])]
+    return min(ends[-1], len(text)) if ends else None
+
+
 def final_sentence(problem: Problem) -> str:
     """The sentence that states the gold answer, as every solved example and every label ends."""
     target = problem.target
@@ -286,9 +295,14 @@ def _box_end(text: str, start: int, end: int) -> int:
 
 def _taken_back(text: str, begins: int, answer: Stated) -> bool:
     """Whether what follows the last answer, stated at `begins`, takes it back."""
-    ends = max(begins, text.find(answer[1], begins)) + len(answer[1])
+    ends = _end(text, begins, answer)
     remark = TAKEN_BACK.search(text, ends - 1, ends + LONGEST_REMARK)
     return remark is not None and not (remark["no"] and answer[0] == "no")  # "The answer is no. No, it is not."
+
+
+def _end(text: str, begins: int, answer: Stated) -> int:
+    """Where the answer that is stated at `begins` ends."""
+    return max(begins, text.find(answer[1], begins)) + len(answer[1])
 
 
 def _announced(text: str, start: int) -> int:

@@ -318,7 +318,7 @@ def _dumped(path: Path, overrides: list[str] | None, as_json: bool) -> str:
 
     recipe = load(path, overrides or (), detect().device)
     tasks.examples(recipe.task, 0)  # raises where there is no such task or option
-    for model in (recipe.teacher.model, recipe.student.model):
+    for model in recipe.models:
         models.check_name(model)
     return json.dumps(recipe.model_dump(), indent=2) + "\n" if as_json else dump(recipe)
 

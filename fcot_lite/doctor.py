@@ -10,15 +10,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fcot_lite import models, plan, preflight, tasks
+from fcot_lite import imported, models, plan, preflight, tasks
 from fcot_lite.engines.vllm import engine_arguments
-from fcot_lite.errors import DataError, ResourceError
+from fcot_lite.errors import DataError, FcotError, ResourceError
 from fcot_lite.machine import Machine
 from fcot_lite.meter import available_memory_gib
 from fcot_lite.pipeline import LEAST_DISK_GIB, LEAST_MEMORY_GIB
 from fcot_lite.preflight import Check
 from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
-from fcot_lite.recipe import EngineBlock, Recipe, Sampling
+from fcot_lite.recipe import EngineBlock, ImportBlock, Recipe, Sampling, TeacherBlock
 from fcot_lite.records import Problem
 from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import custom
@@ -61,15 +61,13 @@ def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> list[Check]:
             recipe.task, max(prompt.examples for prompt in recipe.prompts.values()), is_here, preflight.fault_of
         )
         hub_fault = None if offline else preflight.fault_of(constants.ENDPOINT)
-        found = {
-            name: model(name, "HF_HUB_OFFLINE is set" if offline else hub_fault)
-            for name in (recipe.teacher.model, recipe.student.model)
-        }
+        found = {name: model(name, "HF_HUB_OFFLINE is set" if offline else hub_fault) for name in recipe.models}
         here = {name: folder for name, (_, folder) in found.items()}
         if any(is_hub_id(name) for name in found):
             folders["hub cache"] = hub_cache()
         of_recipe = [
             data_check,
+            *rationales(recipe),
             *(check for check, _ in found.values()),
             *rough_need(recipe, here, machine, available_memory_gib()),
             *prompts(recipe, here, problems),
@@ -95,7 +93,7 @@ def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> list[Check]:
 
 def _card(recipe: Recipe | None, machine: Machine, drives: preflight.Driver | str) -> list[Check]:
     engines = (
-        [recipe.teacher.engine, recipe.evaluate.engine]
+        [*(side.engine for side in (recipe.teacher, recipe.evaluate) if not isinstance(side, ImportBlock))]
         if recipe
         else [EngineBlock.model_validate({"max_model_len": 1})]
     )
@@ -198,6 +196,16 @@ def model(name: str, hub_fault: str | None) -> tuple[Check, Path | None]:
         return Check(title, "fail", str(error), "mend the permissions of that file"), None
 
 
+def rationales(recipe: Recipe) -> list[Check]:
+    """The file that a recipe imports its rationales from; no line where a teacher is asked."""
+    if not isinstance(recipe.teacher, ImportBlock):
+        return []
+    try:
+        return [Check("rationales", "ok", str(imported.source(recipe.teacher)))]
+    except FcotError as error:
+        return [Check("rationales", "fail", str(error), "mend the file, or what teacher says of it", data=True)]
+
+
 # ---- the recipe on this machine ----------------------------------------------------------------------------------
 
 
@@ -215,7 +223,11 @@ def rough_need(recipe: Recipe, found: Folders, machine: Machine, available_gib: 
     sizes = {name: plan.weights(name, folder) for name, folder in found.items()}
     lever = "engine.max_model_len" if machine.device == "cuda" else "engine.kv_cache_memory_bytes"
     stages: list[tuple[str, str, EngineBlock | None, str]] = [
-        ("sample", teacher.model, teacher.engine, f"a smaller or AWQ teacher, or less teacher.{lever}"),
+        *(
+            [("sample", teacher.model, teacher.engine, f"a smaller or AWQ teacher, or less teacher.{lever}")]
+            if isinstance(teacher, TeacherBlock)
+            else []
+        ),
         ("train", student.model, None, "method: qlora, a smaller student, or less sft.per_device_train_batch_size"),
         ("evaluate", student.model, evaluate.engine, f"a smaller student, or less evaluate.{lever}"),
     ]
@@ -245,7 +257,11 @@ def prompts(recipe: Recipe, found: Folders, problems: Sequence[Problem]) -> list
     """The first problems as both models are asked them; no line for a model that is not here yet."""
     teacher, evaluate = recipe.teacher, recipe.evaluate
     sides: list[tuple[str, str, list[str], Sampling, EngineBlock, str]] = [
-        ("teacher", teacher.model, [teacher.prompt], teacher.sampling, teacher.engine, "teacher"),
+        *(
+            [("teacher", teacher.model, [teacher.prompt], teacher.sampling, teacher.engine, "teacher")]
+            if isinstance(teacher, TeacherBlock)
+            else []
+        ),
         ("student", recipe.student.model, evaluate.before, evaluate.sampling, evaluate.engine, "evaluate"),
     ]
     checks = []

@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fcot_lite import __version__, models, process, report, tasks
+from fcot_lite import __version__, imported, models, process, report, tasks
 from fcot_lite.answers import GRADER_VERSION
 from fcot_lite.errors import RecipeError, ResourceError
 from fcot_lite.files import lock, read_json, read_record, sha256_file, sha256_json, write_atomic, write_json
 from fcot_lite.machine import Machine, detect
 from fcot_lite.meter import StageMeter, available_memory_gib
 from fcot_lite.progress import Display
-from fcot_lite.recipe import Recipe, dump, load
+from fcot_lite.recipe import ImportBlock, Recipe, dump, load
 from fcot_lite.stage import ACCOUNT, STAGES
 
 LEAST_MEMORY_GIB = 3.5  # the largest stage of the end-to-end test, 135M models, peaked below this
@@ -58,7 +58,7 @@ def _run(recipe: Recipe, run_dir: Path, last: str, force: bool, display: Display
     _check_data(recipe)
     # An earlier run keeps its result and its files until all that can be refused has been.
     if force:
-        for model in (recipe.teacher.model, recipe.student.model):
+        for model in recipe.models:
             models.resolve(model, say=display.say)
         _empty(run_dir)
     for line in reuse_lines(recipe, run_dir, names, inputs):
@@ -144,13 +144,21 @@ def stage_inputs(recipe: Recipe, machine: Machine) -> dict[str, Any]:
     before = [prompts[name].model_dump() for name in recipe.evaluate.before]
     return {
         "sample": [
-            *[code, problems, task.train, recipe.teacher.model_dump(), _weights(recipe.teacher.model)],
-            prompts[recipe.teacher.prompt].model_dump(),
+            *[code, problems, task.train, *_teacher(recipe)],
+            recipe.teacher_prompt.model_dump(),
         ],
         "curate": [code, problems, task.train, recipe.curate.model_dump(), student],
         "train": [code, recipe.student.model_dump(), student, recipe.seed, machine.device],
         "evaluate": [code, problems, task.validation, task.test, recipe.evaluate.model_dump(), before, student],
     }
+
+
+def _teacher(recipe: Recipe) -> list[Any]:
+    """What the teacher's texts depend on: a model and how it is asked, or a file's bytes and how they are read."""
+    teacher = recipe.teacher
+    if isinstance(teacher, ImportBlock):
+        return [teacher.model_dump(exclude={"file"}), imported.fingerprint(teacher)]
+    return [teacher.model_dump(), _weights(teacher.model)]
 
 
 def _weights(model: str) -> str | None:
@@ -188,7 +196,7 @@ def _fetch_models(recipe: Recipe, run_dir: Path, display: Display) -> None:
     """Starters are downloaded and converted here, before any stage needs them."""
     meter = StageMeter(_meter_file(run_dir, "models"), recipe.hash(), os.getpid(), cuda=False)
     try:
-        for name in dict.fromkeys((recipe.teacher.model, recipe.student.model)):
+        for name in recipe.models:
             models.resolve(name, say=display.say)
     finally:
         meter.stop()
@@ -215,9 +223,12 @@ def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Di
 
 
 def _check_data(recipe: Recipe) -> None:
-    """Raises RecipeError for an unknown task or option, DataError where the task's files can't be had."""
+    """Raises RecipeError for an unknown task or option, DataError where the task's files can't be had, or the teacher's
+    file can't be read."""
     for split in tasks.SPLITS:
         tasks.problems(recipe.task, split)
+    if isinstance(recipe.teacher, ImportBlock):
+        imported.source(recipe.teacher)
 
 
 def _empty(run_dir: Path) -> None:
@@ -262,7 +273,10 @@ def _manifest(recipe: Recipe, machine: Machine, outcomes: dict[str, Any]) -> dic
         "python": sys.version.split()[0],
         "versions": versions,
         "machine": asdict(machine),
-        "seeds": {"training": recipe.seed, "teacher": recipe.teacher.sampling.seed},
+        "seeds": {
+            "training": recipe.seed,
+            "teacher": None if isinstance(recipe.teacher, ImportBlock) else recipe.teacher.sampling.seed,
+        },
         "answer_kind": outcomes["sample"].get("answer_kind"),
         "weights": {"teacher": outcomes["sample"]["weights_hash"], "student": outcomes["train"]["weights_hash"]},
         "problems_sha256": outcomes["sample"]["problems_sha256"],

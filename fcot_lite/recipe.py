@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
 )
 from pydantic.types import NonNegativeFloat, NonNegativeInt
@@ -29,7 +32,17 @@ from fcot_lite.files import sha256_json
 from fcot_lite.plain_yaml import COMMAND_LINE, Faults, Key, parse
 from fcot_lite.prompt_faults import label_faults, prompt_faults
 from fcot_lite.prompts import METHODS, Prompt, Stop
-from fcot_lite.task_block import Block, Option, Options, TaskBlock, at, is_none, task_contradictions
+from fcot_lite.task_block import (
+    DATA_FILES,
+    Block,
+    Column,
+    Option,
+    Options,
+    TaskBlock,
+    at,
+    is_none,
+    task_contradictions,
+)
 
 MAX_RECIPE_BYTES = 100_000  # a recipe is some 60 lines, and PyYAML reads 100 kB in a second
 STORE = "samples.sqlite"  # beside the runs, shared by them
@@ -83,6 +96,42 @@ class TeacherBlock(Block):
         return Fixed(n=self.n)
 
 
+def _rationale_file(value: str) -> str:
+    if not value.lower().endswith((*DATA_FILES, ".json")):
+        raise ValueError(
+            "must end in .jsonl (one JSON object a line), .csv, .parquet or .json (the paper's completions)"
+        )
+    return value
+
+
+class ImportBlock(Block):
+    """Rationales that are there already, in place of a teacher that is asked: `file` brings them.
+
+    `question`, `text`, `id` and `finish_reason` name its columns where they are not told by themselves. A row without a
+    finish_reason counts as finished, by `unknown_finish`: where an explicit final answer ends the text, always (stop)
+    or never (length). `prompt` is the one that they were drawn with, where the answer can't be read without it (a
+    second call, an arrow). `n` takes the first n of each question; null takes all.
+    """
+
+    file: Annotated[str, AfterValidator(_rationale_file)]
+    question: Column = None
+    text: Column = None
+    id: Column = None
+    finish_reason: Column = None
+    unknown_finish: Literal["answer", "stop", "length"] = "answer"
+    prompt: Annotated[str | None, Field(exclude_if=is_none)] = None
+    n: PositiveInt | None = None
+
+
+# A teacher is one of the two, told by `file`. The tags stand in pydantic's places of faults.
+TEACHERS: Mapping[str, type[BaseModel]] = {"[asked]": TeacherBlock, "[file]": ImportBlock}
+
+
+def _kind_of_teacher(value: Any) -> str:
+    given = value.get("file") if isinstance(value, Mapping) else getattr(value, "file", None)
+    return "[asked]" if given is None else "[file]"
+
+
 class CurateBlock(Block):
     """`max_length` counts the tokens of prompt and completion together; `max_per_problem` null keeps all."""
 
@@ -117,7 +166,9 @@ class Recipe(Block):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # numpy takes no larger one
     task: TaskBlock
     prompts: Annotated[dict[RunName, Prompt], Field(min_length=1)]
-    teacher: TeacherBlock
+    teacher: Annotated[
+        Annotated[TeacherBlock, Tag("[asked]")] | Annotated[ImportBlock, Tag("[file]")], Discriminator(_kind_of_teacher)
+    ]
     curate: CurateBlock
     student: StudentBlock
     evaluate: EvaluateBlock
@@ -126,6 +177,18 @@ class Recipe(Block):
     def hash(self) -> str:
         """Changes with everything but the run's name and the price."""
         return sha256_json(self.model_dump(exclude={"name", "cost"}))
+
+    @property
+    def models(self) -> list[str]:
+        """The models that a run loads, each once."""
+        of_teacher = [self.teacher.model] if isinstance(self.teacher, TeacherBlock) else []
+        return list(dict.fromkeys([*of_teacher, self.student.model]))
+
+    @property
+    def teacher_prompt(self) -> Prompt:
+        """The one by which the teacher's texts are read. Without one, imported texts are taken as they are, and answers
+        of a second call as the paper's: "Therefore, the answer is" stood before them."""
+        return METHODS["zero_shot_cot"] if self.teacher.prompt is None else self.prompts[self.teacher.prompt]
 
 
 # What the blocks with the libraries' own options are called in options.py.
@@ -195,7 +258,7 @@ def _build(value: Mapping[str, Any], where: str, device: options.Device | None, 
         recipe = Recipe.model_validate(value)
     except ValidationError as error:
         for fault in error.errors():
-            key = tuple(part for part in fault["loc"] if part != "[key]")
+            key = tuple(part for part in fault["loc"] if part != "[key]" and part not in TEACHERS)
             if fault["type"] == "missing":
                 faults.missing.add(key)
             faults.add(key, _message(fault))
@@ -297,11 +360,14 @@ def _message(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
         block: Any = Recipe
         for part in fault["loc"][:-1]:
+            if part in TEACHERS:
+                block = TEACHERS[part]
+                continue
             # A field of a block, or an entry of a mapping such as `prompts`: dict[name, block].
             block = block.model_fields[part].annotation if hasattr(block, "model_fields") else get_args(block)[1]
             if type(None) in get_args(block):  # block | None
                 block = get_args(block)[0]
-        return _unknown(fault["loc"], block.model_fields)
+        return _unknown(tuple(part for part in fault["loc"] if part not in TEACHERS), block.model_fields)
     if fault["type"] == "missing":
         return "Field required"
     message = "Should be a block of keys" if fault["type"] in ("model_type", "dict_type") else fault["msg"]
@@ -313,6 +379,10 @@ def _message(fault: Any) -> str:
 def _unknown(key: Key, known: Mapping[str, Any], library: str = "") -> str:
     """Where another tool's name, or a name that stands in the wrong block, belongs; else what may have been meant."""
     name, block = str(key[-1]), str(key[0]) if len(key) > 1 else ""
+    if key[:-1] == ("teacher",) and "file" in known and name in TeacherBlock.model_fields:
+        return "would do nothing: with teacher.file no model is asked; leave it out"
+    if key[:-1] == ("teacher",) and "file" not in known and name in ImportBlock.model_fields:
+        return "is for rationales that are there already: name their file in teacher.file"
     if ours := options.our_name(name, block):
         return f"unknown key; here it is {ours}"
     if owners := _owners().get(name):
@@ -328,9 +398,13 @@ def _owners() -> dict[str, list[str]]:
 
     def walk(block: type[BaseModel], path: str) -> None:
         for name, info in block.model_fields.items():
-            owners[name].append(path or "the top of the recipe")
-            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-                walk(info.annotation, f"{path}.{name}".lstrip("."))
+            here, below = path or "the top of the recipe", f"{path}.{name}".lstrip(".")
+            if here not in owners[name]:  # both kinds of teacher have a prompt
+                owners[name].append(here)
+            blocks = TEACHERS.values() if below == "teacher" else [info.annotation]
+            for inner in blocks:
+                if isinstance(inner, type) and issubclass(inner, BaseModel):
+                    walk(inner, below)
 
     walk(Recipe, "")
     for name in Prompt.model_fields:

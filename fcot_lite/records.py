@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 AnswerKind = Literal["number", "choice", "yes_no", "letters", "text", "math"]
-FinishReason = Literal["stop", "length", "abort", "error", "repetition"]  # vLLM's own words
+# vLLM's own words, and "unknown" for what was imported without one.
+FinishReason = Literal["stop", "length", "abort", "error", "repetition", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)

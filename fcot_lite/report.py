@@ -72,6 +72,7 @@ def result(
                 "num_tokens", "num_tokens_cancelled", "tokens_per_accepted", "tokens_per_second",
             )
         } | {"policy": sample.get("policy")},  # None: the rationales were there already
+        "imported": sample.get("imported"),
         "bad_rows": sample.get("bad_rows", {}),
         "curation": {"kept": curate["kept"], "dropped": curate["dropped"]},
         "student": {
@@ -131,6 +132,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     bad_rows = result.get("bad_rows") or {}
     aside = ", ".join(f"{count} {reason}" for reason, count in sorted(bad_rows.items()))
     return [
+        *_import_notes(result.get("imported")),
         *([f"data: {sum(bad_rows.values())} rows set aside ({aside}); bad_rows.json names them"] if bad_rows else []),
         *_sampling(result),
         f"training set: {curation['kept']} rationales kept; dropped: {dropped}",
@@ -140,6 +142,18 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         f"cut off at max_tokens: {before['truncated']} before, {after['truncated']} after; errored: "
         f"{before['errored']} and {after['errored']}",
         "cost: no price given (cost.usd_per_hour)" if price is None else f"cost: wall time × {price:g} USD per hour",
+    ]
+
+
+def _import_notes(imported: Mapping[str, Any] | None) -> list[str]:
+    if imported is None:
+        return []
+    first = imported["first_left_out"]
+    left_out = ", ".join(f"{imported[kind]:,} {kind}" for kind in ("unmatched", "duplicates", "bad"))
+    return [
+        f"teacher: imported from {imported['file']} (read as {imported['layout']}): {imported['imported']:,} of "
+        f"{imported['rationales']:,} rationales; {left_out}" + ("; imports.json names them:" if first else ""),
+        *(f"  {row}" for row in first),
     ]
 
 

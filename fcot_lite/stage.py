@@ -27,7 +27,7 @@ from fcot_lite.files import iterate_jsonl, read_json, read_jsonl, sha256_file, s
 from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
 from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
-from fcot_lite.recipe import STORE, Recipe, load
+from fcot_lite.recipe import STORE, ImportBlock, Recipe, load
 from fcot_lite.records import Example, Problem, Sample, Verdict
 from fcot_lite.store import SampleStore, Use
 from fcot_lite.teacher import Question, draw, drawn_samples, novelty, open_campaign, questions
@@ -61,6 +61,8 @@ def sample(context: Context) -> dict[str, Any]:
     from fcot_lite import stats
 
     recipe, teacher, task = context.recipe, context.recipe.teacher, context.recipe.task
+    if isinstance(teacher, ImportBlock):
+        return _import(context, teacher)
     context.progress(0, 0, "preparing")
     model_dir = context.model(teacher.model)
     tokenizer = load_tokenizer(model_dir)
@@ -142,6 +144,27 @@ def sample(context: Context) -> dict[str, Any]:
     }
 
 
+def _import(context: Context, block: ImportBlock) -> dict[str, Any]:
+    """The sample stage where the rationales are there already."""
+    from fcot_lite import imported
+
+    context.progress(0, 0, "preparing")
+    problems = tasks.problems(context.recipe.task, "train")
+    bad_rows = tasks.bad_rows(context.recipe.task)
+    if bad_rows:
+        write_json(context.run_dir / "bad_rows.json", [asdict(row) for row in bad_rows])
+    _check_student_prompts(context, problems[:FIRST_PROMPTS])
+    with context.store() as store:
+        outcome = imported.sample(context.recipe, block, context.run_dir, store, problems, context.progress)
+    return {
+        **outcome,
+        "problems_sha256": problems_hash(problems),
+        "answer_kind": problems[0].answer_kind,
+        "bad_rows": dict(Counter(row.reason for row in bad_rows)),
+        "outputs": _hashes(context.run_dir, ["samples.jsonl"]),
+    }
+
+
 @dataclass(slots=True)
 class _Tally:
     """What passed by on its way into samples.jsonl. `by_problem` has (correct, samples)."""
@@ -217,7 +240,7 @@ def curate(context: Context) -> dict[str, Any]:
         rendered,
         tokenizer,
         recipe.curate,
-        teacher_prompt=recipe.prompts[recipe.teacher.prompt],
+        teacher_prompt=recipe.teacher_prompt,
         student_prompt=prompt,
     )
     write_jsonl(

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from fcot_lite.recipe import dump, load
+from fcot_lite.recipe import ImportBlock, dump, load
 from fcot_lite.tasks import TASKS, solved_examples
 
 FOLDER = REPOSITORY / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
 PAPER = [name for name, task in TASKS.items() if task.data is not None]  # each of the paper's tasks has its recipe
-NAMES = sorted(["cpu", "gpu", "gpu-12gb", "quickstart", *PAPER])
+NAMES = sorted(["cpu", "gpu", "gpu-12gb", "import", "quickstart", *PAPER])
 
 
 def test_the_book_is_complete() -> None:
@@ -29,7 +29,8 @@ def test_a_recipe_loads_and_reads_as_a_lesson(path: Path) -> None:
     assert len(lines) <= 60
     assert all(len(line) <= 120 for line in lines)
     head = " ".join(line.removeprefix("# ") for line in lines if line.startswith("# "))
-    for word in ("Needs: ", "Launch: make distill", "Expect"):
+    launch = "Launch: fcot run recipes/import.yaml" if path.stem == "import" else "Launch: make distill"
+    for word in ("Needs: ", launch, "Expect"):
         assert word in head, f"the head comment has no {word!r}"
     # Either figures of ours, with the place they come from, or the words that there are none.
     assert ("not yet measured" in head) != bool(re.search(r"Expect.*% → .*(README|benchmarks)", head))
@@ -60,7 +61,8 @@ def test_prompts_ask_for_the_sentence_that_ends_an_answer(name: str) -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_prompts_that_nobody_uses_do_not_stand_there(path: Path) -> None:
     recipe = load(path)
-    assert set(recipe.prompts) == {recipe.teacher.prompt, recipe.student.prompt, *recipe.evaluate.before}
+    of_teacher = {recipe.teacher.prompt} - {None}
+    assert set(recipe.prompts) == {*of_teacher, recipe.student.prompt, *recipe.evaluate.before}
 
 
 def test_the_table_of_recipes_has_them_all() -> None:
@@ -71,7 +73,11 @@ def test_the_table_of_recipes_has_them_all() -> None:
     for path in RECIPES:
         recipe = load(path)
         (row,) = [line for line in table.splitlines() if line.startswith(f"| [{path.name}]")]
-        for model in (recipe.teacher.model, recipe.student.model):
+        for model in recipe.models:
             assert model.rpartition("/")[2].removeprefix("starter:") in row
         assert recipe.student.method in row
-        assert (f"D = {recipe.teacher.n}" if recipe.teacher.n else str(recipe.teacher.policy).split(",")[0]) in row
+        teacher = recipe.teacher
+        if isinstance(teacher, ImportBlock):
+            assert teacher.file in row
+        else:
+            assert (f"D = {teacher.n}" if teacher.n else str(teacher.policy).split(",")[0]) in row

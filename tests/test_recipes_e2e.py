@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 from fcot_lite import models, tasks
 from fcot_lite.errors import DataError
 from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
-from fcot_lite.recipe import Recipe, load
+from fcot_lite.recipe import ImportBlock, Recipe, TeacherBlock, load
 from fcot_lite.records import Problem
 from fcot_lite.tasks.sources import SOURCES, is_here
 from fcot_lite.teacher import questions
@@ -36,13 +36,15 @@ def check(recipe: Recipe, teacher: Any, student: Any) -> None:
         (teacher, [recipe.teacher.prompt], recipe.teacher),
         (student, recipe.evaluate.before, recipe.evaluate),
     ):
+        if isinstance(side, ImportBlock):
+            continue
         problems = longest_questions(recipe, tokenizer)
         for name in names:
             prompt = recipe.prompts[name]
             solved = tasks.examples(recipe.task, prompt.examples)
             rendered = [render(prompt, p.question, solved, ANSWER_FORMS[p.answer_kind]) for p in problems]
             asked = questions(tokenizer, problems, rendered, side.sampling, side.engine, prompt.answer_trigger)
-            if name == recipe.student.prompt:
+            if name == recipe.student.prompt and isinstance(recipe.teacher, TeacherBlock):
                 # A rationale as long as the teacher may write it stays in training.
                 longest = max(len(question.prompt_token_ids) for question in asked)
                 assert longest + recipe.teacher.sampling.max_tokens <= recipe.curate.max_length

@@ -9,8 +9,10 @@ import codecs
 import csv
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +21,7 @@ from fcot_lite.task_block import Hub
 
 MAX_ROW_BYTES = 1_000_000  # some 250,000 tokens: no model here reads more
 BATCH_ROWS = 1_000
+FIRST_ROWS = 100  # by which the columns of a JSONL file are told
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -47,7 +50,7 @@ def data_file(name: str) -> Path:
     raise DataError(f"{path}: {what}; relative paths start at the current folder, {Path.cwd()}")
 
 
-def file_rows(path: Path, columns: Sequence[str]) -> Rows:
+def file_rows(path: Path, columns: Sequence[str], max_row_bytes: int = MAX_ROW_BYTES) -> Rows:
     """The rows of a .jsonl, .csv or .parquet file, each with its number; empty lines are no rows.
 
     Raises DataError where the file can't be read as a whole, or its head lacks one of the columns; ResourceError where
@@ -61,10 +64,26 @@ def file_rows(path: Path, columns: Sequence[str]) -> Rows:
             if file.read(2) in UTF16:
                 raise DataError(f"{path}: is UTF-16; save it as UTF-8")
             file.seek(0)
-            lines = _lines(file, MAX_ROW_BYTES)
+            lines = _lines(file, max_row_bytes)
             yield from _csv(path, lines, columns) if path.suffix.lower() == ".csv" else _jsonl(lines)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of a .jsonl, .csv or .parquet file: of JSONL those of its first rows; [] where none can be read.
+
+    Raises as `file_rows` does.
+    """
+    if path.suffix.lower() == ".parquet":
+        return _parquet_columns(path)
+    return keys(row for _, row in file_rows(path, ()))
+
+
+def keys(rows: Iterable[dict[str, Any] | BadRowError]) -> list[str]:
+    """The keys of the first rows that can be read."""
+    readable = islice((row for row in rows if isinstance(row, dict)), FIRST_ROWS)
+    return list(dict.fromkeys(key for row in readable for key in row))
 
 
 def jsonl_rows(file: BinaryIO, max_row_bytes: int) -> Rows:
@@ -174,7 +193,8 @@ def _csv_records(lines: Iterator[_Line]) -> Iterator[tuple[int, list[str] | BadR
             yield taken[0].number, cells
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> Rows:
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Any]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -182,11 +202,23 @@ def _parquet(path: Path, columns: Sequence[str]) -> Rows:
         raise ResourceError(f"{path}: Parquet needs the package pyarrow ({error}); pip install pyarrow") from error
     try:
         with pq.ParquetFile(path) as file:
-            _check_columns(path, columns, file.schema_arrow.names)
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                yield from _arrow_rows(batch, columns)
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as Parquet ({error})") from error
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    with _parquet_file(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Rows:
+    with _parquet_file(path) as file:
+        _check_columns(path, columns, file.schema_arrow.names)
+        number = 1
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+            yield from _arrow_rows(batch, columns, number)
+            number += batch.num_rows
 
 
 def hub_rows(hub: Hub, columns: Sequence[str]) -> dict[str, Rows]:
