@@ -1,7 +1,7 @@
 """Verdicts on stored samples: read where this grader gave one before, given and stored where it did not.
 
-A verdict's key holds the grader's version, the mode, the kind of answer and the gold answer, so a better grader or a
-mended gold answer regrades what is stored by itself, without a token.
+A verdict's key holds the grader's version, the mode, the kind of answer and the gold answer with its choices, so a
+better grader or a mended gold answer regrades what is stored by itself, without a token.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,14 +10,25 @@ from dataclasses import dataclass
 
 from fcot_lite import tasks
 from fcot_lite.answers import NOT_JUDGED
+from fcot_lite.files import sha256_json
 from fcot_lite.math_check import MathVerifier
 from fcot_lite.prompts import Prompt, whole_text
-from fcot_lite.records import Sample, Verdict
+from fcot_lite.records import Problem, Sample, Verdict
 from fcot_lite.store import SampleStore, VerdictKey, prompt_hash
 from fcot_lite.teacher import GIVEN_UP, Question
 
 MODE = "strict"  # the one that admits training data and that accuracies are of
 BATCH = 1000  # verdicts to a commit: each waits for the disk, and what a kill loses is graded again in a second
+
+
+# What grading reads of a problem besides its gold answer: choices, and the item that its own scorer draws again.
+ALSO_READ = ("choices", "scorer", "source_dataset", "options", "item")
+
+
+def _gold(problem: Problem) -> str:
+    """The gold answer as the key has it: B of other choices is another one."""
+    read = {name: problem.metadata[name] for name in ALSO_READ if name in problem.metadata}
+    return f"{problem.target} [{sha256_json(read)[:8]}]" if "choices" in read or "scorer" in read else problem.target
 
 
 class Judge:
@@ -39,7 +50,8 @@ class Judge:
         prompt = prompt_hash(question.prompt_token_ids)
         known = self._store.verdicts(self._campaign, problem.id, prompt, MODE)
         before = {(key.sample, key.answer_kind, key.target): verdict.correct for key, verdict in known.items()}
-        rules = (tasks.grader_version(problem), MODE, problem.answer_kind, problem.target)
+        gold = _gold(problem)
+        rules = (tasks.grader_version(problem), MODE, problem.answer_kind, gold)
         row = []
         for sample in samples:
             key = VerdictKey(question.key(sample.sample_index), *rules)
@@ -49,7 +61,7 @@ class Judge:
                 # What the engine gave up is drawn again, and what could not be judged is asked again.
                 if sample.finish_reason not in GIVEN_UP and not verdict.reason.startswith(NOT_JUDGED):
                     self._given[key] = verdict
-                earlier = before.get((key.sample, problem.answer_kind, problem.target))
+                earlier = before.get((key.sample, problem.answer_kind, gold))
                 self.counts["new"] += 1
                 self.counts["regraded"] += earlier is not None
                 self.counts["changed"] += earlier is not None and earlier != verdict.correct

@@ -201,3 +201,12 @@ def test_memory_does_not_grow_with_the_questions(path: Path, monkeypatch: pytest
 
     peak_bytes(30)  # what is imported and cached once
     assert peak_bytes(240) < 1.2 * peak_bytes(60) + 10_000
+
+
+def test_the_same_letter_of_other_choices_is_graded_again(path: Path) -> None:
+    problem = replace(PROBLEM, target="B", answer_kind="choice", metadata={"choices": ["red", "blue"]})
+    sample = replace(RIGHT, text="The answer is blue.")
+    assert judged(path, replace(QUESTION, problem=problem), (sample,)).verdicts[0][0].correct
+    swapped = replace(problem, metadata={"choices": ["blue", "red"]})
+    again = judged(path, replace(QUESTION, problem=swapped), (sample,))
+    assert (again.verdicts[0][0].correct, again.counts["new"]) == (False, 1)
