@@ -23,8 +23,8 @@ from fcot_lite.errors import ResourceError
 
 LIFELINE = "FCOT_LIFELINE"  # see engines/lifeline.py, which the worker calls
 
-# An ordinary pair takes 1 to 400 ms, watched (see math_worker). The worker's own CPU time is what counts, so that a busy
-# machine does not change verdicts; the wall clock is the backstop. math-verify's own limit is 5 s as well.
+# An ordinary pair takes 1 to 600 ms, watched (see math_worker). The worker's own CPU time is what counts, so that a
+# busy machine does not change verdicts; the wall clock is the backstop. math-verify's own limit is 5 s as well.
 CPU_SECONDS = 5
 WALL_SECONDS = 15.0
 PAIRS_KEPT = 4096  # so that further modes, and samples that agree, ask nothing: 16 MB at most
@@ -32,7 +32,7 @@ SECONDS_TO_START = 120.0  # 1 s with warm files; a cold network disk takes far l
 MEMORY_BYTES = 2**30  # of address space; the worker needs 0.06 GiB at its start, 0.1 GiB for ordinary pairs
 LONGEST_CHARACTERS = 2000  # of a target or an answer: no formula that a person would call an answer is as long
 READY = "ready"
-OUT_OF_MEMORY, OUT_OF_TIME = "out of memory", "out of time"
+OUT_OF_MEMORY, OUT_OF_TIME, NO_FORMULA = "out of memory", "out of time", "the target is no formula"
 
 
 class MathVerifier:
