@@ -320,7 +320,7 @@ def _graded(
             verdict = answers.grade(text, problem, mode, template, finish_reason=finish_reason, verifier=verifier)
             if verifier is not None and verdict.reason == f"{NOT_JUDGED}math-verify":
                 if verifier.why_not == NO_FORMULA:
-                    raise BadRowError("target is no formula", repr(problem.target[:60]))
+                    raise BadRowError("target is no math", repr(problem.target[:60]))
                 verdict = replace(verdict, reason=f"{NOT_JUDGED}{verifier.why_not}")
             verdicts.append(verdict)
     except DataError:

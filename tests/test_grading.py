@@ -579,12 +579,12 @@ def test_the_reason_why_a_formula_was_not_judged_is_printed(tmp_path: Path, monk
     monkeypatch.setattr(math_check, "WALL_SECONDS", 1.0)
     rows = [
         {"target": "x+1", "text": r"The answer is \boxed{9^{9^{9^9}}}."},
-        {"target": "$ $", "text": r"The answer is \boxed{x}."},
+        {"target": "\0", "text": r"The answer is \boxed{x}."},
     ]
     counts, found = graded(written(tmp_path, *rows), ["strict", "flexible"], answer="math")
     assert [row["reason"] for row in found] == ["not judged: out of time"] * 2
     assert grading.summary(counts)["modes"]["strict"]["reasons"] == {"not judged: out of time": 1}
-    assert [(bad.line, bad.reason) for bad in counts.set_aside] == [(2, "target is no formula")]
+    assert [(bad.line, bad.reason) for bad in counts.set_aside] == [(2, "target is no math")]
 
 
 def test_an_unfinished_text_counts_for_the_paper(tmp_path: Path) -> None:
