@@ -369,6 +369,35 @@ def test_a_file_without_options_says_so_once(tmp_path: Path) -> None:
     assert told not in grading.notes(graded(written(tmp_path, row, {**row, "choices": ["1", "2"]}), answer="choice")[0])
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        *(
+            (form, "B")
+            for form in ("(B) blue", "B) blue", "B. blue", "B: blue", "[B] blue", "(B) 12", "B) 12", "B: 12")
+        ),
+        ("(B)", "B"),
+        ("B. 12", "B"),
+        ("(B) blue or (C) red", None),
+        ("(B) or (C)", None),
+        ("B) or C", None),
+        ("A blue one", None),  # an article
+    ],
+)
+@pytest.mark.parametrize("form", ["The answer is {}", "So it is clear.\n#### {}", "Answer:\n{}\n", "Answer: **{}**"])
+def test_without_options_what_stands_behind_a_letter_does_not_matter(
+    tmp_path: Path, form: str, answer: str, expected: str | None
+) -> None:
+    path = written(tmp_path, {"target": "B", "text": form.format(answer)})
+    _, (row,) = graded(path, answer="choice")
+    assert (row["extracted"] and row["extracted"].strip("([])"), row["correct"]) == (expected, expected == "B")
+
+
+def test_without_options_a_list_of_them_is_no_answer(tmp_path: Path) -> None:
+    _, (row,) = graded(written(tmp_path, {"target": "A", "text": "Answer:\n(A) red\n(B) blue"}), answer="choice")
+    assert row["reason"] == "no answer"
+
+
 @pytest.mark.parametrize("letter", ["E", "F", "J", "Z"])
 def test_without_options_there_are_as_many_as_the_gold_answer_needs(tmp_path: Path, letter: str) -> None:
     _, (row,) = graded(written(tmp_path, {"target": letter, "text": f"The answer is ({letter})."}), answer="choice")
