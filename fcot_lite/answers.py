@@ -22,7 +22,8 @@ conclusion is something else. Rules, in order:
 - An answer that the text takes back right after its last statement ("Wait, ...") is a conflict.
 
 Flexible: the last statement that names an answer, even where others differ; without one, the last number, option, yes
-or no, or line of the text, finished or not (flexible.py). A column to compare with, never what admits training data.
+or no, word or line of the text, finished or not (flexible.py). A column to compare with, never what admits training
+data.
 
 Paper and paper-v1: the rules of the paper's own evaluator, by task and template (paper_rules.py).
 
@@ -261,6 +262,8 @@ def _last(text: str, problem: Problem, read: Read) -> Stated | None:
         return flexible.last_choice(problem.metadata.get("choices", ()), text)
     if kind == "yes_no":
         return flexible.last_yes_no(text)
+    if kind == "letters":
+        return flexible.last_letters(text)
     if kind == "math":
         return flexible.last_formula(text)
     if kind == "text":

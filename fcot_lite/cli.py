@@ -210,7 +210,8 @@ def grade(
     def show() -> None:
         from fcot_lite import grading
 
-        counts = grading.grade_file(file, out, task, answer, mode or ["strict"])
+        with grading.Progress() as progress:
+            counts = grading.grade_file(file, out, task, answer, mode or ["strict"], progress)
         for note in grading.notes(counts):
             print(f"fcot: {note}" if not note.startswith(" ") else note, file=sys.stderr)
         found = grading.summary(counts)
@@ -221,7 +222,7 @@ def grade(
         for table in grading.tables(found):
             console.print(table)
 
-    _guarded(show)
+    _guarded(show, "nothing was written")
 
 
 samples_app = typer.Typer(invoke_without_command=True)
@@ -343,7 +344,7 @@ def _console(width: int) -> Any:
     return Console(width=None if sys.stdout.isatty() else width, highlight=False, markup=False, emoji=False)
 
 
-def _guarded(action: Callable[[], None]) -> None:
+def _guarded(action: Callable[[], None], interrupted: str = "run the same command again to go on") -> None:
     """Runs the action; a fault is one message and its exit code, never a traceback."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -364,7 +365,7 @@ def _guarded(action: Callable[[], None]) -> None:
         print(f"fcot: {error}; make room or mend the permissions, then run the same command again", file=sys.stderr)
         sys.exit(ResourceError.exit_code)
     except KeyboardInterrupt:
-        print("fcot: interrupted; run the same command again to go on", file=sys.stderr)
+        print(f"fcot: interrupted; {interrupted}", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

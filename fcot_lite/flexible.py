@@ -2,7 +2,8 @@
 
 lm-eval calls it flexible-extract. It shows how many right answers the strict rule misses for their form, and as many
 that it rightly refuses: 15 apples at the end of "12 + 3 = 15 apples are left" may be the answer or a step before it.
-Never what admits training data.
+Never what admits training data. Of a list "1,2,3" the last number counts; "1,23" and "1.234,5", which may be a list or
+a decimal comma, are no numbers here as they are none for strict.
 """
 
 import re
@@ -10,14 +11,18 @@ from collections.abc import Sequence
 
 from fcot_lite.formulas import value
 from fcot_lite.numerals import VALUE, Stated, number
-from fcot_lite.readings import trimmed
+from fcot_lite.readings import LETTERS, trimmed
 
 WINDOW = 10_000  # characters that are searched: a megabyte of digits or letters is judged in milliseconds as well
 _START = re.compile(
-    rf"(?<![A-Za-z0-9.,/^])(?:(?<![\w)\]}}])(?=[-−–])|(?=[^-−–+])){VALUE.pattern}(?![.,:/^eExX]?[0-9])", re.VERBOSE
+    # Behind a comma only the last of three: 1,2,3.
+    rf"""(?: (?<![A-Za-z0-9.,/^]) | (?<=[0-9],[0-9],) | (?<=[0-9],[0-9]{{2}},) | (?<=[0-9],[0-9]{{3}},) )
+      (?: (?<![\w)\]}}])(?=[-−–]) | (?=[^-−–+]) ) {VALUE.pattern} (?![.,:/^eExX]?[0-9])""",
+    re.VERBOSE,
 )
 _DIGITS = "0123456789½¼¾⅓⅔"
 _YES_NO = re.compile(r"(?<![\w'’-])(?i:yes|no)(?![\w'’-])")
+_WORD = re.compile(rf"(?<![\w'’])(?:{LETTERS.pattern})")
 # "A" before a word in small letters is an article, "I" a person.
 _LETTER = re.compile(r"[(\[](?P<closed>[A-Za-z])[)\]]|(?<![\w'’.-])(?P<bare>[A-Z])(?![\w'’-])(?!(?<=[AI])\s+[a-z])")
 _FORMULA = re.compile(r"\$([^$\n]{1,2000}+)\$|\\\(((?:[^\\\n]|\\[^()\n]){1,2000}+)\\\)")
@@ -52,6 +57,12 @@ def last_choice(choices: Sequence[str], text: str) -> Stated | None:
 def last_yes_no(text: str) -> Stated | None:
     words = [match.group() for match in _YES_NO.finditer(text[-WINDOW:])]
     return (words[-1].lower(), words[-1]) if words else None
+
+
+def last_letters(text: str) -> Stated | None:
+    """The last word, or the last letters that stand apart: "It is eksa", "e-k-s-a"."""
+    words = [match.group() for match in _WORD.finditer(text[-WINDOW:])]
+    return (re.sub(r"[\W\d_]", "", words[-1]).lower(), words[-1]) if words else None
 
 
 def last_line(text: str) -> str:

@@ -23,27 +23,32 @@ from fcot_lite.errors import ResourceError
 
 LIFELINE = "FCOT_LIFELINE"  # see engines/lifeline.py, which the worker calls
 
-# An ordinary pair takes 1 to 400 ms. The worker's own CPU time is what counts, so that a busy machine does not change
-# verdicts; the wall clock is the backstop. math-verify's own limit is 5 s, but watched it is slower (see math_worker).
-CPU_SECONDS = 10
-WALL_SECONDS = 30.0
+# An ordinary pair takes 1 to 600 ms, watched (see math_worker). The worker's own CPU time is what counts, so that a
+# busy machine does not change verdicts; the wall clock is the backstop. math-verify's own limit is 5 s as well.
+CPU_SECONDS = 5
+WALL_SECONDS = 15.0
+PAIRS_KEPT = 4096  # so that further modes, and samples that agree, ask nothing: 16 MB at most
 SECONDS_TO_START = 120.0  # 1 s with warm files; a cold network disk takes far longer
 MEMORY_BYTES = 2**30  # of address space; the worker needs 0.06 GiB at its start, 0.1 GiB for ordinary pairs
 LONGEST_CHARACTERS = 2000  # of a target or an answer: no formula that a person would call an answer is as long
 READY = "ready"
-OUT_OF_MEMORY, OUT_OF_TIME = "out of memory", "out of time"
+OUT_OF_MEMORY, OUT_OF_TIME, NO_FORMULA = "out of memory", "out of time", "the target is no formula"
 
 
 class MathVerifier:
     """Tells whether two formulas are equal: `verifier(target, answer)`. Use as a context manager, from one thread.
 
     The worker starts with the first question and ends with the context, with this process, or with the thread that
-    asked first. `num_asked` counts questions, `reasons` those that could not be judged, by why.
+    asked first. The verdicts on the last PAIRS_KEPT pairs are kept, those that could not be judged as well: what never
+    ends is waited for once. `num_asked` counts questions, `reasons` those that could not be judged, by why, and
+    `why_not` says why the last one was not; None where it was.
     """
 
     def __init__(self) -> None:
         self.num_asked = 0
         self.reasons: Counter[str] = Counter()
+        self.why_not: str | None = None
+        self._kept: dict[tuple[str, str], bool | str] = {}
         self._worker: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "MathVerifier":
@@ -65,13 +70,17 @@ class MathVerifier:
         Raises ResourceError where math-verify cannot be started.
         """
         self.num_asked += 1
-        try:
-            judged = self._ask(target, answer)
-        except BaseException:  # Ctrl-C: the answer under way must not become that of the next question
-            self.close()
-            raise
+        judged: bool | str | None = self._kept.get((target, answer))
+        if max(len(target), len(answer)) > LONGEST_CHARACTERS:
+            judged = f"longer than {LONGEST_CHARACTERS} characters"
+        if judged is None:
+            judged = self._kept[target, answer] = self._ask(target, answer)
+            if len(self._kept) > PAIRS_KEPT:
+                del self._kept[next(iter(self._kept))]
         if isinstance(judged, bool):
+            self.why_not = None
             return judged
+        self.why_not = judged
         self.reasons[judged] += 1
         return None
 
@@ -84,11 +93,13 @@ class MathVerifier:
             self._worker = None
 
     def _ask(self, target: str, answer: str) -> bool | str:
-        if max(len(target), len(answer)) > LONGEST_CHARACTERS:
-            return f"longer than {LONGEST_CHARACTERS} characters"
         for _ in range(2):  # a worker may be killed for no fault of the pair: by the kernel, or by a person
             self._worker = self._worker or _start()
-            judged = _answer(self._worker, json.dumps([target, answer]), WALL_SECONDS)
+            try:
+                judged = _answer(self._worker, json.dumps([target, answer]), WALL_SECONDS)
+            except BaseException:  # Ctrl-C: the answer under way must not become that of the next question
+                self.close()
+                raise
             if judged in (OUT_OF_MEMORY, OUT_OF_TIME, None):
                 self.close()
             if judged is not None:

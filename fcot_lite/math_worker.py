@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from fcot_lite.engines.lifeline import follow_parent
-from fcot_lite.math_check import CPU_SECONDS, MEMORY_BYTES, OUT_OF_MEMORY, READY
+from fcot_lite.math_check import CPU_SECONDS, MEMORY_BYTES, NO_FORMULA, OUT_OF_MEMORY, READY
 
 GIVEN_UP = "math-verify gave up"
 
@@ -88,7 +88,7 @@ def _equal(target: str, answer: str) -> bool | str:
         for text in (target, answer)
     )
     if not gold:
-        return "the target is no formula"
+        return NO_FORMULA
     return bool(verify(gold, given, timeout_seconds=None, raise_on_error=True))
 
 

@@ -40,6 +40,7 @@ OTHER_LETTER = re.compile(
 NEXT_OPTION = re.compile(
     r"\s{0,8}[*-]?[^\S\n]{0,3}[(\[]?[A-Za-z][)\].:]"
 )  # "(A) red" on a line, "(B) blue" on the next
+CLOSED_LETTER = re.compile(r"[(\[][A-Za-z][)\]]")
 YES_NO = re.compile(r"(?i:yes|no)(?![\w'’-])")
 OTHER_WORD = re.compile(
     rf"{_CLOSE}[,;:/(–—-]?[^\S\n]{{0,3}}(?i:(?P<taken_back>or|and|but|rather|actually|wait)|(?P<word>yes|no))\b"
@@ -94,6 +95,13 @@ def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fi
             or (not is_sure and any(folded(choice) == value.lower() for i, choice in enumerate(choices) if i != own))
         )
         is_whole = (STOPS if letter["small"] and not named else ENDS).match(text, after, end) is not None
+        is_marked = is_sure or (letter["bare"] is not None and text.startswith((".", ":"), letter.end()))
+        if not any(choices) and is_marked and (must_fill_line or not is_whole):
+            # Nobody knows the options' texts: what stands behind the letter is taken for its own.
+            line_end = text.find("\n", after, end)
+            after, behind = (line_end if line_end >= 0 else end), after
+            means_another = means_another or CLOSED_LETTER.search(text, behind, after) is not None
+            is_whole = True
         if is_sure or is_whole or means_another:
             if must_fill_line and not _fills_line(text, after, end):
                 return None

@@ -113,6 +113,31 @@ def test_the_memory_is_limited_and_want_of_it_is_seen_where_it_is_swallowed(monk
         assert children() == before, "what took the memory is gone"
 
 
+def test_each_pair_is_asked_once_and_what_never_ends_is_waited_for_once(monkeypatch):
+    asked = []
+    answer = math_check._answer
+
+    def counted(worker, question, seconds):
+        asked.append(question)
+        return answer(worker, question, seconds)
+
+    monkeypatch.setattr(math_check, "_answer", counted)
+    monkeypatch.setattr(math_check, "WALL_SECONDS", 0.5)
+    monkeypatch.setattr(math_check, "PAIRS_KEPT", 2)
+    with MathVerifier() as verifier:
+        assert [verifier("5", ENDLESS) for _ in range(3)] == [None] * 3
+        assert verifier.why_not == "out of time"
+        assert verifier.reasons == {"out of time": 3}
+        monkeypatch.undo()
+        monkeypatch.setattr(math_check, "_answer", counted)
+        assert verifier("5", "5") is True
+        assert verifier.why_not is None
+        assert len([question for question in asked if question]) == 2
+        monkeypatch.setattr(math_check, "PAIRS_KEPT", 2)
+        verifier("5", "6")  # the third pair: the first is forgotten
+        assert list(verifier._kept) == [("5", "5"), ("5", "6")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
@@ -138,22 +163,22 @@ def test_the_wall_clock_kills_a_worker_that_uses_no_cpu(verifier, monkeypatch):
     worker.suspend()
     monkeypatch.setattr(math_check, "WALL_SECONDS", 0.5)
     before = verifier.reasons["out of time"]
-    assert verifier("5", "5") is None
+    assert verifier("5", "5.0") is None
     assert verifier.reasons["out of time"] == before + 1
     assert gone(worker.pid)
     monkeypatch.undo()
-    assert verifier("5", "5") is True
+    assert verifier("5", "5.00") is True
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_worker_that_is_killed_costs_no_verdict(verifier, number):
-    verifier("5", "5")
+    verifier("5", f"{number}/7")
     (worker,) = children()
     worker.suspend()  # so that it has the question and not yet an answer
     timer = threading.Timer(0.3, lambda: (worker.send_signal(number), worker.resume()))
     before = verifier.num_not_judged
     timer.start()
-    assert verifier("x^2+2x+1", "(x+1)^2") is True
+    assert verifier(f"{number}x+{number}", f"{number}(x+1)") is True
     timer.join()
     assert gone(worker.pid)
     assert verifier.num_not_judged == before
@@ -176,10 +201,10 @@ def test_a_pair_that_crashes_each_worker_is_asked_twice_and_then_given_up(monkey
 
 
 def test_ctrl_c_leaves_the_worker_alone_and_an_interrupted_question_leaves_no_answer_behind(verifier, monkeypatch):
-    verifier("5", "5")
+    verifier("5", "5/1")
     (worker,) = children()
     worker.send_signal(signal.SIGINT)
-    assert verifier("5", "5") is True
+    assert verifier("5", "10/2") is True
     assert [child.pid for child in children()] == [worker.pid]
 
     def interrupted(*arguments):
@@ -188,8 +213,9 @@ def test_ctrl_c_leaves_the_worker_alone_and_an_interrupted_question_leaves_no_an
     with monkeypatch.context() as patch:
         patch.setattr(math_check.select, "select", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            verifier("5", "5")  # asked, and its answer not read
-    assert verifier("5", "6") is False
+            verifier("5", "15/3")  # asked, and its answer not read
+    assert verifier("5", "6/5") is False
+    assert verifier("5", "15/3") is True
 
 
 def test_nothing_starts_before_a_question_and_nothing_is_left_after_the_context():
