@@ -81,7 +81,8 @@ def listing(store: Path) -> list[dict[str, Any]]:
     """One row for each sampling run in the store, the teachers' first, then by when it was last used.
 
     `pass_rate` and `coverage` (the share of questions with a right sample) are of those with a strict verdict of this
-    grader, `graded` of them; None where there are none, as for hours and costs that nobody took down.
+    grader, `graded` of them; None where there are none, as for hours and costs that nobody took down. A sample that was
+    graded against two gold answers, because one was mended, counts for both.
     """
     graders = sorted({tasks.grader_version(problem) for problem in _OF_EACH_GRADER})
     with snapshot(store) as database:
@@ -337,21 +338,22 @@ def _put(database: sqlite3.Connection, row: Row) -> str:
         return "new"
     names = list(COLUMNS[row.kind])
     columns = ", ".join("hash" if (row.kind, name) == ("campaign", "campaign") else name for name in names)
-    insert = f"INSERT INTO {of_store} ({columns}) VALUES ({','.join('?' * len(names))}) ON CONFLICT DO "
+    insert = f"INSERT INTO {of_store} ({columns}) VALUES ({','.join('?' * len(names))}) ON CONFLICT"
     if row.kind == "campaign":
         there = database.execute("SELECT 1 FROM campaign WHERE hash = ?", row.values[:1]).fetchone()
         more = "num_tokens_cancelled = max(num_tokens_cancelled, excluded.num_tokens_cancelled)"
-        database.execute(f"{insert} UPDATE SET {more}", row.values)
+        database.execute(f"{insert} (hash) DO UPDATE SET {more}", row.values)
         return "kept" if there else "new"
     if row.kind == "use":
         database.execute(
-            f"{insert} UPDATE SET first_used = min(first_used, excluded.first_used), last_used = max(last_used, "
-            "excluded.last_used), wall_seconds = max(wall_seconds, excluded.wall_seconds), "
+            f"{insert} (campaign, role, model, task, prompt) DO UPDATE SET "
+            "first_used = min(first_used, excluded.first_used), last_used = max(last_used, excluded.last_used), "
+            "wall_seconds = max(wall_seconds, excluded.wall_seconds), "
             "cost_usd = max(ifnull(cost_usd, excluded.cost_usd), ifnull(excluded.cost_usd, cost_usd))",
             row.values,
         )
         return "new"
-    if database.execute(f"{insert} NOTHING", row.values).rowcount == 1:
+    if database.execute(f"{insert} DO NOTHING", row.values).rowcount == 1:
         return "new"
     named = dict(zip(names, row.values, strict=True))
     key = _KEYS[row.kind]
@@ -363,7 +365,7 @@ def _put(database: sqlite3.Connection, row: Row) -> str:
         return "kept"
     if row.kind == "sample" and not is_sound(there):
         set_aside(database, row.values[:4])
-        database.execute(f"{insert} NOTHING", row.values)
+        database.execute(f"{insert} DO NOTHING", row.values)
         return "new"
     return "conflict"
 

@@ -240,7 +240,8 @@ class SampleStore:
             now = int(time.time())
             cost = None if use.usd_per_hour is None else wall_seconds / 3600 * use.usd_per_hour
             self._database.execute(
-                "INSERT INTO campaign_use VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "INSERT INTO campaign_use VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT (campaign, role, model, task, prompt) DO UPDATE SET "
                 "last_used = excluded.last_used, wall_seconds = wall_seconds + excluded.wall_seconds, cost_usd = "
                 "CASE WHEN excluded.cost_usd IS NULL THEN cost_usd ELSE ifnull(cost_usd, 0) + excluded.cost_usd END",
                 (campaign, *use[:4], now, now, wall_seconds, cost),
