@@ -294,17 +294,20 @@ class _Status:
     def __init__(self, what: str, usd_per_hour: float | None, graded: bool) -> None:
         self._what, self._usd_per_hour, self._says_accepted = what, usd_per_hour, graded
         self._graded = self._accepted = 0
-        self._covered: dict[int, bool] = {}
+        self._questions: set[int] = set()
+        self._covered: set[int] = set()
 
     def grade(self, number: int, accepted: bool) -> None:
         self._graded += 1
         self._accepted += accepted
-        self._covered[number] = accepted or self._covered.get(number, False)
+        self._questions.add(number)
+        if accepted:
+            self._covered.add(number)
 
     def note(self, new: int, left: int, num_tokens: int, seconds: float) -> str:
         parts = [self._what]
         if self._says_accepted and self._graded:
-            coverage = sum(self._covered.values()) / len(self._covered)
+            coverage = len(self._covered) / len(self._questions)
             parts += [f"{self._accepted / self._graded:.0%} accepted", f"coverage {coverage:.0%}"]
         parts.append(f"{num_tokens / max(seconds, 1e-9):.0f} tok/s")
         if self._accepted:

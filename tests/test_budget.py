@@ -246,7 +246,7 @@ class Machine:
 def test_a_live_run_costs_at_most_a_tenth_more_than_its_replay(
     policy: Until, questions: int, max_num_seqs: int
 ) -> None:
-    """Measured over three pools: 1.00 to 1.03."""
+    """Measured over 105 runs, the smallest of 20 questions with room for 128: 1.00 to 1.06, median 1.01."""
     pool = recorded(questions, seed=1)
     machine = Machine(policy, pool, max_num_seqs)
     live, least = machine.run(), replay(policy, pool, 4).num_tokens

@@ -55,6 +55,8 @@ if plan.get("child"):
     child = subprocess.Popen(["sleep", "1000"])
     (runs / "child").write_text(str(child.pid))
 tell(done=1, total=2, note="working")
+if "say" in plan:
+    tell(say=plan["say"])
 print("from the log")
 (runs / f"{name}.pid").write_text(str(os.getpid()))
 time.sleep(plan.get("sleep", 0))
@@ -205,6 +207,12 @@ def test_a_run_leaves_everything_behind(bench: Bench) -> None:
     assert manifest["weights"] == {"teacher": "w", "student": "w"}
     assert manifest["outputs"].keys() == set(STAGES)
     assert "from the log" in (bench.run_dir / "logs" / "train.log").read_text()
+
+
+def test_what_a_stage_says_stays_on_the_screen(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.plan(sample={"say": "sample: a new sampling run"})
+    bench.run("sample")
+    assert "\nsample: a new sampling run\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -692,7 +700,10 @@ def test_a_budget_through_the_stages(context: stage.Context, monkeypatch: pytest
     recipe["evaluate"]["engine"]["max_model_len"] = 900
     engine = serve(monkeypatch, tokenizer)
     context = dataclasses.replace(context, recipe=build(recipe, "here"), account="this")
+    says: list[str] = []
+    monkeypatch.setattr(Reporter, "say", lambda reporter, line: says.append(line))
     sampled = stage.sample(context)
+    assert says == []  # the same sampling run
     rows = read_jsonl(context.run_dir / "samples.jsonl")
     by_problem: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -707,6 +718,11 @@ def test_a_budget_through_the_stages(context: stage.Context, monkeypatch: pytest
     assert (sampled["samples"], sampled["coverage"]) == (len(rows), 1.0)
     assert sampled["graded"]["new"] + sampled["graded"]["reused"] == len(rows)
     assert stage.curate(context)["kept"] == 4
+    recipe["teacher"]["sampling"]["temperature"] = 0.5
+    stage.sample(dataclasses.replace(context, recipe=build(recipe, "here"), account="warmer"))
+    assert len(says) == 1
+    assert says[0].startswith("sample: a new sampling run ")
+    assert says[0].endswith("in sampling.temperature (0.0 → 0.5)")
 
 
 def test_a_damaged_sample_is_drawn_again_in_the_same_run(

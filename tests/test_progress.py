@@ -144,10 +144,18 @@ def test_a_fault_is_one_line_whatever_it_holds(pipe: tuple[int, int]) -> None:
     assert told(pipe[0]) == [{"error": "two\nlines \ud800 \u2028"}]
 
 
+def test_a_line_that_stays_is_no_progress(pipe: tuple[int, int]) -> None:
+    report = Reporter(pipe[1])
+    report(1, 9, "samples")
+    report.say("a new sampling run")
+    assert told(pipe[0])[1:] == [{"say": "a new sampling run"}]
+
+
 def test_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(progress.PROGRESS_FD, raising=False)
     report = reporter()
     report(1, 2, "x")
+    report.say("x")
     report.fail("x")
 
 
