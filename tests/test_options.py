@@ -11,7 +11,7 @@ import pytest
 
 from fcot_lite import options
 from fcot_lite.options import CLASSES, RANGES, TABLES, faults, usable
-from fcot_lite.recipe import Recipe, Sampling
+from fcot_lite.recipe import ImportBlock, Recipe, Sampling, TeacherBlock
 
 INSTALLED = {
     "lora": ("peft", "LoraConfig"),
@@ -222,8 +222,13 @@ def test_every_alias_leads_to_a_key() -> None:
 
 
 def is_key(key: str) -> bool:
-    at: Any = Recipe
     path = key.split(".")
+    if path[0] == "teacher":  # one of two blocks
+        return any(_is_key_of(block, path[1:]) for block in (TeacherBlock, ImportBlock))
+    return _is_key_of(Recipe, path)
+
+
+def _is_key_of(at: Any, path: list[str]) -> bool:
     for n, part in enumerate(path):
         if part not in getattr(at, "model_fields", {}):
             # prompts.NAME.system; lora.r
