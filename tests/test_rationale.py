@@ -280,6 +280,7 @@ def problem(kind: AnswerKind, target: str, question: str = "", choices: tuple[st
     return Problem("p", question, target, kind, {"choices": choices} if choices else {})
 
 
+EGGS = problem("number", "18", "How many eggs does Ann have left?")
 COIN = problem("yes_no", "yes", "A coin is heads up. Is the coin still heads up?")
 CHOICE = problem("choice", "A", choices=("the red ball", "the blue ball", "the green ball"))
 
@@ -289,8 +290,12 @@ CHOICE = problem("choice", "A", choices=("the red ball", "the blue ball", "the g
     [
         ("4 + 8 = 12 songs. The answer is 2.", NUMBER),
         ("So Faye bought 12 + 12 = 24 songs.\n#### 2\nThe answer is: 2", NUMBER),
-        ("So she has 24 songs. The answer is 2.", NUMBER),
-        ("Therefore, 5 boxes are needed. The answer is 4.", NUMBER),
+        ("So she has 24 songs. The answer is 2.", problem("number", "2", "How many songs does she have?")),
+        ("Therefore, 5 boxes are needed. The answer is 4.", problem("number", "5", "How many boxes are needed?")),
+        ("Therefore, 5 big boxes are needed. The answer is 4 boxes.", NUMBER),
+        ("So she has 9 eggs. The answer is 18.", EGGS),
+        ("6 + 3 = 9 eggs. The answer is 18.", EGGS),
+        ("6 + 3 = 9. The answer is 18.", EGGS),
         ("The total is 840000 + 640000 = 1480000.\nThe answer is 148000.", NUMBER),
         ("The answer is 425.\nThe answer is 87.", NUMBER),
         ("So the coin is tails up. The answer is yes.", COIN),
@@ -320,6 +325,15 @@ def test_another_conclusion_than_the_answer_is_found(text: str, asked: Problem) 
         ("She has 72 - 5 = 67 left. The answer is 67 - 5 = 62.", NUMBER),
         ("Ann has 3 + 4 = 7. Bob has 7 - 5 = 2. The answer is 7.", NUMBER),
         ("So she has 5 of 8 pens. The answer is 5.", NUMBER),
+        ("So there are 2 groups. The answer is 18.", EGGS),
+        ("So there are 2 groups of eggs. The answer is 18 eggs.", EGGS),
+        ("Thus she sold 9 eggs. The answer is 18.", problem("number", "18", "How much does she earn?")),
+        ("9 + 9 = 18 eggs. So each sold 9 eggs. The answer is 18.", EGGS),
+        ("Therefore it took Tom 3 days to earn it all. The answer is 18.", NUMBER),
+        ("Check: 18 / 2 = 9. The answer is 18.", EGGS),
+        ("We can verify: 18 / 2 = 9. The answer is 18.", EGGS),
+        ("36 / 2 = 18. So 18 / 6 = 3 hens. The answer is 18.", EGGS),
+        ("So 18 / 6 = 3 hens. The answer is 18.", EGGS),
         ("We divide 20 by 4. The answer is 5.", NUMBER),
         ("First \\boxed{28} are left. Then 28 / 4 = 7. So \\boxed{7} remain.", NUMBER),
         ("So x is 5. Check: 5 + 3 = 8. The answer is 5.", NUMBER),
