@@ -48,7 +48,8 @@ TOKEN = re.compile(
            | \\(?:rightarrow|Rightarrow|implies|to|neq?|leq?|geq?)(?![A-Za-z]))
        | (?P<power>\*\*(?=[ ]?[0-9(]) | \^)
        | (?P<operator>[-−–—+*×·⋅•∙÷/∗] | \\(?:times|div|cdot|ast)(?![A-Za-z])
-           | (?:plus|minus|times)\b | (?:multiplied|divided)[ ]by\b | [xX](?=[^\S\n]?[(\\$]{{0,2}}\.?[0-9])
+           | (?:plus|minus|times)\b(?=[^\S\n]*[-−(\\$£€]{{0,3}}\.?[0-9]) | (?:multiplied|divided)[ ]by\b
+           | [xX](?=[^\S\n]?[(\\$]{{0,2}}\.?[0-9])
            | of\b(?:[ ](?:the|his|her|their|its|those|these|all)\b)?(?=[ ][(\\]{{0,2}}[$]?\.?[0-9]))
        | (?P<open>\\?[({{\[]) | (?P<close>\\?[)}}\]])
        | (?P<word>[^\W\d_]{{2,}}+(?=/[A-Za-z])/)
@@ -68,12 +69,10 @@ def _words(written: str) -> frozenset[str]:
 _UNIT_LETTERS = frozenset("mglshLaI")  # other single letters are variables
 _ABOUT = _words("about approximately roughly around approx nearly almost")
 _FILLER = _words("only exactly still a an total of the just") | _ABOUT
-# What makes the number before it another one; "than" compares: "8 + 2 is 3 more than 7".
-_UNREADABLE = _words(
-    "dozen dozens hundred hundreds thousand thousands million millions billion k K M o'clock o’clock than"
-)
+# What makes the number before it another one.
+_UNREADABLE = _words("dozen dozens hundred hundreds thousand thousands million millions billion k K M o'clock o’clock")
 # "Step 2 - 8 * 2 = 16"
-_LABELS = _words("step part day week month year question problem case option number no equation round level")
+_LABELS = _words("step part day week month year question problem case option round level")
 # What may stand before a number that "= 4 * 5" follows; any other word makes it a name: "Day 3 = 5 + 4".
 _CONCLUDES = _words("so thus then hence therefore that is get gives have total and")
 _DIMENSIONS = [
@@ -125,6 +124,7 @@ class Side:
     tokens: tuple[Token, ...]
     measures: frozenset[str]
     has_unit: bool
+    is_name: bool  # "Day 3"
     start: int
     end: int
 
@@ -185,9 +185,12 @@ def equations(text: str) -> Iterator[Equation]:
         right = _right(tokens, begin)
         if right is None:
             continue
-        if token.text[0].isalpha() and (left.lone or not right.lone):
+        worded = token.text[0].isalpha()
+        # "8 + 2 is 3 more than 7", "10 + 20 is 3 times as many as 10"
+        compares = any(word.text in ("than", "as") for word in tokens[begin + 1 : begin + 4])
+        if worded and (left.lone or not right.lone or compares):
             continue
-        if left.lone and (left.has_unit or left.has_percent or not _concluded(tokens, left)):
+        if left.lone and (left.has_unit or left.has_percent or left.is_name):
             continue
         if left.lone and right.lone and left.start != result:
             continue
@@ -293,16 +296,6 @@ def _first(side: Side) -> Token | None:
     return first if first.kind == "number" and not first.percent else None
 
 
-def _concluded(tokens: list[Token], side: Side) -> bool:
-    before = side.tokens[0].start
-    low, high = 0, len(tokens)
-    while low < high:  # the token just before the side
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if tokens[middle].start < before else (low, middle)
-    previous = tokens[low - 1] if low else None
-    return previous is None or previous.kind != "word" or previous.text.lower() in _CONCLUDES
-
-
 def _tokens(text: str) -> list[Token]:
     tokens: list[Token] = []
     words = 0  # since the last operand
@@ -400,7 +393,7 @@ def _left(tokens: list[Token], at: int) -> Side | None:
     if at - begin >= MOST_TOKENS:
         return None
     before = tokens[begin - 1] if begin else None
-    if before is not None and before.text.lower() in _LABELS:
+    if before is not None and before.text.lower() in _LABELS and tokens[begin + 1].text == "-":
         return None
     if begin > 1 and tokens[begin - 1].text == "and" and tokens[begin - 2].kind == "number":
         return None  # "2 and 1/2"
@@ -494,7 +487,8 @@ def _side(tokens: list[Token], before: Token | None) -> Side | None:
         return None
     end = max(token.end for token in tokens)
     has_unit = any(token.kind == "word" for token in tokens)
-    return Side(tuple(kept), frozenset(measures & _MEASURES), has_unit, kept[0].start, end)
+    is_name = before is not None and before.kind == "word" and before.text.lower() not in _CONCLUDES
+    return Side(tuple(kept), frozenset(measures & _MEASURES), has_unit, is_name, kept[0].start, end)
 
 
 def _measure(word: str) -> str:

@@ -88,6 +88,8 @@ CHECKS: dict[str, Callable[[str], list[Finding]]] = {
         "2 * 60 = 120 = 2 hours",
         "3 * 2 = 6 pairs = 12 socks",
         "8 * 15 + 3 = 123 is 5 more than 118",
+        "10 + 20 is 3 times as many as 10",
+        "10 \\times 555 = 27 \\times \\text{Number of cows}",
         "\\(\\frac{24}{3} = 8\\)",
         "\\frac{24 \\text{ legs}}{4 \\text{ legs/dog}} = 6 \\text{ dogs}",
         "\\[ 5 \\times 8 = 40 \\]",
@@ -157,6 +159,8 @@ def test_true_or_unreadable_arithmetic_is_left_alone(text: str) -> None:
     [
         ("3 + 4 = 8", "7"),
         ("5 - 3 = 2 = 4", "2"),
+        ("It rang 256 * 4 = 912 times.", "1024"),
+        ("400 - 20 = 240 more beads than the goal", "380"),
         ("So 3 + 4 = 7 = 8.", "7"),
         ("2 * 3 = 6 = 7 apples.", "6"),
         ("3 + 4 = 7 = 8 + 5 = 13", "13"),
