@@ -146,7 +146,7 @@ class Reading:
             until = groups[number + 1][0][0] if number + 1 < len(groups) else len(sentence)
             people = [self.turns.names.index(sentence[slice(*span)]) for span in group]
             sides = list(SIDE.finditer(sentence, behind, until))
-            if BEFORE_THE_TURN_OF.search(sentence, 0, group[0][0]):
+            if BEFORE_THE_TURN_OF.search(sentence, max(0, group[0][0] - 20), group[0][0]):
                 sides = sides or (list(SIDE.finditer(before_first)) if number == 0 else [])
                 self.after = min(people)
                 if len(sides) == 1:

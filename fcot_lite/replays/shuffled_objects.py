@@ -145,8 +145,8 @@ class Reading:
                 self.places |= {num_swaps}
             elif before_swap:
                 place = (before_swap["nth"] or "").strip().lower()
-                n = num_swaps if place in ("last", "final") else ordinal(place) or 1
-                self.places = {min(n, num_swaps) - 1}
+                swap = num_swaps if place in ("last", "final") else ordinal(place) or 1
+                self.places = {min(swap, num_swaps) - 1}
             elif nth and nth["nth"] and (n := ordinal(nth["nth"].strip())):
                 self.places = {min(n, num_swaps)}
             elif AT_THE_END.search(sentence) or asked or (nth and "all" in nth[0]):
