@@ -35,7 +35,8 @@ class Diversity:
 def equations(text: str) -> tuple[str, ...]:
     """The equations in the order of the text, without spaces and units: ("3*4=12", "12-5=7"). Operands keep their
     order, and one that is said again is listed once."""
-    return tuple(dict.fromkeys(f"{equation.left}={equation.right}" for equation in read_equations(text)))
+    read = (equation for equation in read_equations(text) if not equation.left.lone or not equation.right.lone)
+    return tuple(dict.fromkeys(f"{equation.left}={equation.right}" for equation in read))
 
 
 def skeleton(text: str) -> tuple[str, ...]:

@@ -4,13 +4,13 @@ A text is cut into tokens once; around each "=", "≈" or "is" at most MOST_TOKE
 right, so time grows linearly. Nothing is evaluated but sums of this grammar, in fractions of bounded size.
 
 An equation is judged only where both sides are numbers and operators throughout, with units between them, and one side
-has an operator. A variable, an unknown symbol, a missing operand, a time of day or a dozen anywhere in a side leaves it
-alone: what cannot be read is not called wrong. What counts as right:
+has an operator, or repeats the result of one that has. A variable, an unknown symbol, a missing operand, a time of day,
+a dozen, a mixed number, two measures of one kind ("1 hour + 30 minutes") or a second quantity behind the result leave
+it alone: what cannot be read is not called wrong. What counts as right:
 
 - the same value; or, of a running total as pupils write it, "3 + 4 = 7 + 5 = 12", the value of the side's first term;
-- decimals that are the true value's, rounded or cut off: "10 / 3 = 3.33" and "20 / 3 = 6.66". A whole number only
-  where the text says so: "≈" rounds, and beside "rounded", "remainder" or "whole" it may be off by less than one;
-- a value computed with the exact form of a result that was rounded before: "10 / 3 = 3.33. 3.33 * 3 = 10";
+- decimals, and whole per cents, that are the true value's, rounded or cut off: "10 / 3 = 3.33", "2 / 3 = 67%". A whole
+  number only where the text says so: "≈" rounds, and beside "rounded" or "remainder" it may be off by less than one;
 - a percentage as a hundredth, as itself beside another ("100% - 20% = 80%", "1 / 5 * 100 = 20%"), or of what it is
   added to ("$40 - 10% = $36");
 - a change of units: "4 * 25 cents = $1".
@@ -33,12 +33,11 @@ TOKEN = re.compile(
        | (?P<words>\\(?:text|textbf|mathrm|mathbf|mbox)\{{[^{{}}\n]{{0,80}}\}}
                  | \([A-Za-z][A-Za-z'’\ -]{{1,60}}\) | [0-9]{{1,4}}(?:st|nd|rd|th)\b)
        | (?P<bad>[0-9]{{31,}}+ | [0-9]++(?:\.[0-9]++){{2,}}+ | [0-9]++(?::[0-9]++)++ | [0-9]++[eE][-+]?[0-9]++
+               | [0-9]++[ ]?[AaPp](?:\.[Mm]\b\.?|[Mm]\b)
                | (?!(?<=[0-9])[xX][0-9])[^\W\d]\w*[\d_]\w* )
-       | (?P<mixed>[0-9]{{1,6}}[ ](?:[0-9]{{1,3}}/[0-9]{{1,4}}(?![0-9/.])))
        | (?P<number>(?P<currency>\\?[$€£¥₹][ ]?)?+ (?=\.?[0-9])
            (?:[0-9]{{1,3}}(?:{_COMMA}[0-9]{{3}}){{1,9}}(?![0-9])|[0-9]{{1,30}}+)?+
            (?:\.(?P<decimals>[0-9]{{1,30}}+))?+ (?P<percent>[ ]?\\?%(?![ ]?[0-9])|[ ]percent\b)?+ )
-       | (?P<half>[½¼¾⅓⅔]) | (?P<square>[²³])
        | (?P<fraction>\\[dtc]?frac(?=[ ]?\{{))
        | (?P<relation>=(?![=>]) | ≈ | ≅ | ≃ | \\approx(?![A-Za-z]) | \\simeq(?![A-Za-z])
            | (?:which[ ]|that[ ])?(?:is|are|equals?|gives|makes|yields)\b
@@ -49,8 +48,8 @@ TOKEN = re.compile(
            | \\(?:rightarrow|Rightarrow|implies|to|neq?|leq?|geq?)(?![A-Za-z]))
        | (?P<power>\*\*(?=[ ]?[0-9(]) | \^)
        | (?P<operator>[-−–—+*×·⋅•∙÷/∗] | \\(?:times|div|cdot|ast)(?![A-Za-z])
-           | (?:plus|minus|times)\b | (?:multiplied|divided)[ ]by\b | [xX](?=[^\S\n]?[(\\$]{{0,2}}\.?[0-9])
-           | \\?%(?=[ ]?[0-9])
+           | (?:plus|minus|times)\b(?=[^\S\n]*[-−(\\$£€]{{0,3}}\.?[0-9]) | (?:multiplied|divided)[ ]by\b
+           | [xX](?=[^\S\n]?[(\\$]{{0,2}}\.?[0-9])
            | of\b(?:[ ](?:the|his|her|their|its|those|these|all)\b)?(?=[ ][(\\]{{0,2}}[$]?\.?[0-9]))
        | (?P<open>\\?[({{\[]) | (?P<close>\\?[)}}\]])
        | (?P<word>[^\W\d_]{{2,}}+(?=/[A-Za-z])/)
@@ -60,29 +59,44 @@ TOKEN = re.compile(
 )
 _OPERATORS = {"−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "⋅": "*", "•": "*", "∙": "*", "∗": "*", "÷": "/"}
 _OPERATORS |= {"\\times": "*", "\\cdot": "*", "\\ast": "*", "\\div": "/", "plus": "+", "minus": "-", "times": "*"}
-_OPERATORS |= {"multiplied by": "*", "divided by": "/", "of": "*", "x": "*", "X": "*", "\\%": "%"}
-_HALVES = {"½": Fraction(1, 2), "¼": Fraction(1, 4), "¾": Fraction(3, 4), "⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
+_OPERATORS |= {"multiplied by": "*", "divided by": "/", "of": "*", "x": "*", "X": "*"}
+
+
+def _words(written: str) -> frozenset[str]:
+    return frozenset(written.split())
+
+
 _UNIT_LETTERS = frozenset("mglshLaI")  # other single letters are variables
-_ABOUT = frozenset(["about", "approximately", "roughly", "around", "approx", "nearly", "almost"])
-_FILLER = frozenset(["only", "exactly", "still", "a", "an", "total", "of", "the", "just"]) | _ABOUT
-_SCALES = frozenset(
-    ["dozen", "dozens", "hundred", "hundreds", "thousand", "thousands", "million", "millions", "billion", "k", "K", "M"]
-)
-_COMPARES = frozenset(["more", "less", "fewer", "greater", "times", "than", "of", "short", "percent", "out"])
+_ABOUT = _words("about approximately roughly around approx nearly almost")
+_FILLER = _words("only exactly still a an total of the just") | _ABOUT
+# What makes the number before it another one.
+_UNREADABLE = _words("dozen dozens hundred hundreds thousand thousands million millions billion k K M o'clock o’clock")
+# "Step 2 - 8 * 2 = 16"
+_LABELS = _words("step part day week month year question problem case option round level")
 # What may stand before a number that "= 4 * 5" follows; any other word makes it a name: "Day 3 = 5 + 4".
-_CONCLUDES = frozenset(
-    ["so", "thus", "then", "hence", "therefore", "that", "is", "get", "gives", "have", "total", "and"]
+_CONCLUDES = _words("so thus then hence therefore that is get gives have total and")
+_DIMENSIONS = [
+    _words("second sec minute min hour hr day week month year decade century"),
+    _words("inch inche foot feet ft yard yd mile meter metre kilometer centimeter millimeter cm mm km m"),
+    _words("kg g gram kilogram milligram mg ounce oz pound lb ton"),
+    _words("cup pint quart gallon liter litre ml teaspoon tablespoon"),
+    _words("cent penny pennie nickel dime quarter dollar buck"),
+]
+_FACTORS = frozenset(
+    [2, 3, 4, 5, 7, 8, 10, 12, 16, 20, 24, 25, 30, 36, 52, 60, 100, 144, 365, 1000, 3600, 1440, 5280]
+)  # between units
+_MEASURES = frozenset[str]().union(*_DIMENSIONS)
+# Said of the equation itself: "a whole pizza" or "a round table" rounds nothing.
+_ROUNDING = (
+    r"\b(?:round(?:ed|ing)|rounds?(?: \w+){0,3} (?:up|down|off|to)|nearest|whole numbers?|remainder|left ?over|floor\w*"
+    r"|ceil\w*|trunc\w*|estimat\w*)\b"
 )
-_UNITS = """
-second minute hour day week month year inch inches foot feet yard mile meter metre kilometer centimeter cm mm km m
-kg g gram kilogram ounce pound ton cup pint quart gallon liter litre ml cent penny pennies nickel dime quarter
-dollar mph percent
-"""
-_MEASURES = frozenset(_UNITS.split())
-_FACTORS = frozenset([2, 3, 4, 5, 7, 8, 10, 12, 16, 20, 24, 25, 30, 36, 52, 60, 100, 144, 365, 1000, 3600, 1440, 5280])
-_ROUNDED = re.compile(r"(?i)\b(?:round|nearest|whole|remainder|left ?over|floor|ceil|trunc|estimat)")
-_APPROXIMATELY = re.compile(r"(?i)\b(?:approx|about\b|roughly)|≈")
-_REMAINDER = re.compile(r"[^\S\n]{0,2}(?:R[^\S\n]?[0-9]|r\.? ?[0-9]|(?:with )?(?:a )?remainder|mod\b)")
+_ROUNDED_BEFORE = re.compile(rf"(?i){_ROUNDING}[^.!?\n]{{0,60}}\Z")
+_ROUNDED_BEHIND = re.compile(
+    rf"(?i)(?:[^.!?\n]{{0,60}}?|[.,;]? (?:with |and |so )?(?:the |a |it )?(?:\w+ )?){_ROUNDING}"
+)
+_ABOUT_BEFORE = re.compile(r"(?i)(?:\b(?:approx\w*|roughly)\b[^.!?\n]{0,60}|≈[^.!?\n]{0,60}|\babout )\Z")
+_ABOUT_BEHIND = re.compile(r"(?i)[^.!?\n]{0,60}?(?:\b(?:approx|roughly)|≈)")
 
 Kind = Literal["number", "operator", "open", "close", "fraction", "word", "bad", "stop", "newline", "relation"]
 
@@ -110,6 +124,7 @@ class Side:
     tokens: tuple[Token, ...]
     measures: frozenset[str]
     has_unit: bool
+    is_name: bool  # "Day 3"
     start: int
     end: int
 
@@ -118,6 +133,10 @@ class Side:
         return len([token for token in self.tokens if token.kind == "number"]) == 1 and not any(
             token.kind == "fraction" or (token.kind == "operator" and token.text != "-") for token in self.tokens
         )
+
+    @property
+    def is_sum(self) -> bool:
+        return any(token.kind == "operator" and token.text in "+-" for token in self.tokens)
 
     @property
     def has_percent(self) -> bool:
@@ -148,8 +167,10 @@ class Equation:
 
 
 def equations(text: str) -> Iterator[Equation]:
-    """Every link of two readable sides with an operator in one of them, in the order of the text."""
+    """Every link of two readable sides with an operator in one of them, and every repeat of its result ("= 2 = 4"), in
+    the order of the text."""
     tokens = _tokens(text)
+    result = -1  # where the result of the last link stands
     for at, token in enumerate(tokens):
         if token.kind != "relation":
             continue
@@ -162,52 +183,58 @@ def equations(text: str) -> Iterator[Equation]:
             about = about or tokens[begin].text in _ABOUT
             begin += 1
         right = _right(tokens, begin)
-        if right is None or (left.lone and right.lone):
+        if right is None:
             continue
         worded = token.text[0].isalpha()
-        if worded and (left.lone or not right.lone or _compares(tokens, at, begin)):
+        # "8 + 2 is 3 more than 7", "10 + 20 is 3 times as many as 10"
+        compares = any(word.text in ("than", "as") for word in tokens[begin + 1 : begin + 4])
+        if worded and (left.lone or not right.lone or compares):
             continue
-        if left.lone and (left.has_unit or left.has_percent or not _concluded(tokens, left)):
+        if left.lone and (left.has_unit or left.has_percent or left.is_name):
             continue
+        if left.lone and right.lone and left.start != result:
+            continue
+        result = right.start
         yield Equation(left, right, about)
 
 
 def wrong(text: str) -> Iterator[tuple[Equation, Fraction]]:
     """The equations that do not hold, each with the true value of its computed side."""
-    exact: dict[Fraction, Fraction] = {}  # of results that were rounded: what they stand for
+    rounded: set[Fraction] = set()  # results: what is computed with them is not exact
     for equation in equations(text):
-        true = _holds(equation, text, exact)
+        true = _holds(equation, text, rounded)
         if true is not None:
             yield equation, true
 
 
 def value(side: Side, percent: Literal["hundredth", "itself", "relative"] = "hundredth") -> Fraction | None:
     """The exact value; None where it is not defined or too large to compute."""
-    return _Parser(side.tokens, percent, {}).value()
+    return _Parser(side.tokens, percent).value()
 
 
-def _holds(equation: Equation, text: str, exact: dict[Fraction, Fraction]) -> Fraction | None:
+def _holds(equation: Equation, text: str, rounded: set[Fraction]) -> Fraction | None:
     """None where the equation holds or cannot be judged, else the true value of its computed side."""
     left, right = equation.left, equation.right
-    computed, shown = (right, left) if left.lone else (left, right)
-    true = value(computed)
-    if true is None or value(shown) is None:
+    computed, shown = (right, left) if left.lone and not right.lone else (left, right)
+    true, stated = value(computed), value(shown)
+    if true is None or stated is None or _mixes_measures(computed, shown):
         return None
-    stated = value(shown)
-    around = text[max(0, equation.start - 60) : equation.end + 60]
-    loose = _ROUNDED.search(around) is not None or _REMAINDER.match(text, equation.end) is not None
-    about = equation.about or _APPROXIMATELY.search(around) is not None
-    for result, target, shift in _readings(computed, shown, exact):
+    before, behind = text[max(0, equation.start - 60) : equation.start], right.tokens[-1].end
+    loose = bool(_ROUNDED_BEFORE.search(before) or _ROUNDED_BEHIND.match(text, behind, behind + 90))
+    about = equation.about or bool(_ABOUT_BEFORE.search(before) or _ABOUT_BEHIND.match(text, behind, behind + 90))
+    for result, target, shift in _readings(computed, shown):
         if result == target:
             return None
         if shown.lone and _rounds(result, target, shown, shift, about, loose):
-            exact[target] = result
+            rounded.add(target)
             return None
+    if any(token.kind == "number" and token.value in rounded for token in computed.tokens):
+        return None
     # The running total: "3 + 4 = 7 + 5 = 12", and in a chain "= 8 = 8 * 12".
     first = _first(right)
     if not right.lone and first is not None:
-        before = value(left)
-        if before is not None and (before == first.value or _rounded_to(before, first.value, first.decimals)):
+        reached = value(left)
+        if reached is not None and (reached == first.value or _rounded_to(reached, first.value, first.decimals)):
             return None
     if shown.lone and stated and true and shown.measures - computed.measures:
         ratio = abs(true / stated)
@@ -216,14 +243,23 @@ def _holds(equation: Equation, text: str, exact: dict[Fraction, Fraction]) -> Fr
     return true
 
 
-def _readings(computed: Side, shown: Side, exact: dict[Fraction, Fraction]) -> Iterator[tuple[Fraction, Fraction, int]]:
+def _mixes_measures(computed: Side, shown: Side) -> bool:
+    """Whether a sum adds two measures of one kind, hours and minutes, or its result is in another."""
+    for dimension in _DIMENSIONS:
+        inside, outside = computed.measures & dimension, shown.measures & dimension
+        if len(inside | outside) > 1 and (computed.is_sum or outside - inside):
+            return True
+    return False
+
+
+def _readings(computed: Side, shown: Side) -> Iterator[tuple[Fraction, Fraction, int]]:
     """What the two sides may mean, with how many more decimals `shown` has in that meaning."""
     hundredth, stated = value(computed), value(shown)
     if hundredth is None or stated is None:
         return
     yield hundredth, stated, 2 if shown.has_percent else 0
     if shown.has_percent and shown.lone:
-        yield hundredth, stated * 100, 0
+        yield hundredth / 100, stated, 2
     if computed.has_percent:
         additive = all(token.percent for token in computed.tokens if token.kind == "number")
         additive = additive and not any(t.kind == "operator" and t.text not in "+-" for t in computed.tokens)
@@ -233,17 +269,13 @@ def _readings(computed: Side, shown: Side, exact: dict[Fraction, Fraction]) -> I
         relative = value(computed, "relative")
         if relative is not None:
             yield relative, stated, 0
-    if any(token.value in exact for token in computed.tokens if token.kind == "number"):
-        carried = _Parser(computed.tokens, "hundredth", exact).value()
-        if carried is not None:
-            yield carried, stated, 0
 
 
 def _rounds(result: Fraction, target: Fraction, shown: Side, shift: int, about: bool, loose: bool) -> bool:
     decimals = next(token.decimals for token in shown.tokens if token.kind == "number")
-    if decimals and _rounded_to(result, target, decimals + shift):
+    if _rounded_to(result, target, decimals + shift):
         return True
-    if loose and abs(result - target) < 1 and not decimals:
+    if loose and abs(result - target) < 1 and not decimals + shift:
         return True
     zeros = 0
     if about and target.denominator == 1 and target and not decimals:
@@ -264,22 +296,6 @@ def _first(side: Side) -> Token | None:
     return first if first.kind == "number" and not first.percent else None
 
 
-def _compares(tokens: list[Token], at: int, begin: int) -> bool:
-    """ "8 + 2 is 3 more than 7" """
-    after = tokens[begin + 1 : begin + 4]
-    return any(token.kind == "word" and token.text in _COMPARES for token in after)
-
-
-def _concluded(tokens: list[Token], side: Side) -> bool:
-    before = side.tokens[0].start
-    low, high = 0, len(tokens)
-    while low < high:  # the token just before the side
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if tokens[middle].start < before else (low, middle)
-    previous = tokens[low - 1] if low else None
-    return previous is None or previous.kind != "word" or previous.text.lower() in _CONCLUDES
-
-
 def _tokens(text: str) -> list[Token]:
     tokens: list[Token] = []
     words = 0  # since the last operand
@@ -298,12 +314,11 @@ def _tokens(text: str) -> list[Token]:
         if kind == "newline" and last is not None and last.kind == "relation":
             continue
         token: Token
-        if kind in ("number", "mixed", "half"):
-            token = _number(match, kind)
+        if kind == "number":
+            written = re.sub(r"[^0-9.]", "", found)
+            decimals = len(match["decimals"] or "")
+            token = Token("number", found, start, end, Fraction(written), decimals, match["percent"] is not None)
             words = 0
-        elif kind == "square":
-            tokens.append(Token("operator", "^", start, end))
-            token = Token("number", found, start, end, Fraction(2 if found == "²" else 3))
         elif found.startswith("of") and not (last is not None and last.kind == "number" and _part(tokens)):
             token = Token("word", found, start, end)
         elif kind in ("power", "operator"):
@@ -336,7 +351,7 @@ def _tokens(text: str) -> list[Token]:
             name = found
             if kind == "plain" and len(name) == 1 and name not in _UNIT_LETTERS:
                 token = Token("bad", name, start, end)  # a variable
-            elif name in _SCALES and operand:
+            elif name in _UNREADABLE and operand:
                 token = Token("bad", name, start, end)
             else:
                 token = Token("word", name, start, end)
@@ -355,21 +370,6 @@ def _tokens(text: str) -> list[Token]:
 _OPERAND = re.compile(r"[^\S\n]{0,3}[-−]?[(\\$£€]{0,3}\.?[0-9(\\]")
 
 
-def _number(match: re.Match[str], kind: str) -> Token:
-    start, end = match.span()
-    if kind == "half":
-        return Token("number", match.group(), start, end, _HALVES[match.group()])
-    if kind == "mixed":
-        whole, _, part = match.group().partition(" ")
-        top, _, bottom = part.partition("/")
-        if 0 < int(top) < int(bottom):
-            return Token("number", match.group(), start, end, int(whole) + Fraction(int(top), int(bottom)))
-        return Token("bad", match.group(), start, end)
-    written = re.sub(r"[^0-9.]", "", match.group())
-    decimals = len(match["decimals"] or "")
-    return Token("number", match.group(), start, end, Fraction(written), decimals, match["percent"] is not None)
-
-
 def _left(tokens: list[Token], at: int) -> Side | None:
     """The longest expression that ends at the relation `at`."""
     begin, depth = at, 0
@@ -386,11 +386,18 @@ def _left(tokens: list[Token], at: int) -> Side | None:
                 break
             depth -= 1
         if follows is not None and _apart(token, follows) and depth == (1 if token.kind == "close" else 0):
+            if token.kind == "number":
+                return None  # a mixed number
             break
         begin -= 1
     if at - begin >= MOST_TOKENS:
         return None
-    return _side(tokens[begin:at], tokens[begin - 1] if begin else None)
+    before = tokens[begin - 1] if begin else None
+    if before is not None and before.text.lower() in _LABELS and tokens[begin + 1].text == "-":
+        return None
+    if begin > 1 and tokens[begin - 1].text == "and" and tokens[begin - 2].kind == "number":
+        return None  # "2 and 1/2"
+    return _side(tokens[begin:at], before)
 
 
 def _apart(token: Token, follows: Token) -> bool:
@@ -404,7 +411,7 @@ def _apart(token: Token, follows: Token) -> bool:
 
 def _part(tokens: list[Token]) -> bool:
     """Whether the last number is a share, as in "20% of" and "1/2 of"."""
-    share = tokens[-1].percent or tokens[-1].text in _HALVES
+    share = tokens[-1].percent
     return share or (len(tokens) > 1 and tokens[-2].kind == "operator" and tokens[-2].text == "/")
 
 
@@ -429,13 +436,29 @@ def _right(tokens: list[Token], begin: int) -> Side | None:
     if end - begin >= MOST_TOKENS:
         return None
     while end > begin and tokens[end - 1].kind in ("word", "operator"):
-        if tokens[end - 1].kind == "operator" and tokens[end - 1].text not in "-*":
+        if tokens[end - 1].kind == "operator" and tokens[end - 1].text != "-":
             return None
         end -= 1
     units = end
     while units < len(tokens) and tokens[units].kind == "word" and units - end < MOST_UNIT_WORDS:
         units += 1
+    if _second_quantity(tokens, end, units):
+        return None
     return _side(tokens[begin:units], None)
+
+
+def _second_quantity(tokens: list[Token], end: int, units: int) -> bool:
+    """Whether another number belongs to the result: "2 hours 10 minutes", "3 1/2", "5 feet, 3 inches"."""
+    at = units
+    if at < len(tokens) and tokens[at].text == "," and at > end:
+        at += 1
+        at += at < len(tokens) and tokens[at].text == "and"
+    if at >= len(tokens) or tokens[at].kind != "number":
+        return False
+    if units == end:
+        return True
+    measured = at + 1 < len(tokens) and tokens[at + 1].kind == "word" and _measure(tokens[at + 1].text) in _MEASURES
+    return measured and any(_measure(token.text) in _MEASURES for token in tokens[end:units])
 
 
 def _side(tokens: list[Token], before: Token | None) -> Side | None:
@@ -464,7 +487,8 @@ def _side(tokens: list[Token], before: Token | None) -> Side | None:
         return None
     end = max(token.end for token in tokens)
     has_unit = any(token.kind == "word" for token in tokens)
-    return Side(tuple(kept), frozenset(measures & _MEASURES), has_unit, kept[0].start, end)
+    is_name = before is not None and before.kind == "word" and before.text.lower() not in _CONCLUDES
+    return Side(tuple(kept), frozenset(measures & _MEASURES), has_unit, is_name, kept[0].start, end)
 
 
 def _measure(word: str) -> str:
@@ -496,8 +520,8 @@ def plain(number: Fraction) -> str:
 class _Parser:
     """Recursive descent over one side's tokens; each method gives None where they are no expression."""
 
-    def __init__(self, tokens: tuple[Token, ...], percent: str, exact: dict[Fraction, Fraction]) -> None:
-        self.tokens, self.at, self.percent, self.exact = tokens, 0, percent, exact
+    def __init__(self, tokens: tuple[Token, ...], percent: str) -> None:
+        self.tokens, self.at, self.percent = tokens, 0, percent
 
     def value(self) -> Fraction | None:
         result = self.sum()
@@ -529,16 +553,16 @@ class _Parser:
     def product(self) -> Fraction | None:
         result = self.signed()
         while result is not None:
-            sign = self.operator("*/%")
+            sign = self.operator("*/")
             token = self.peek()
             if sign is None and (token is None or token.kind not in ("open", "fraction")):
                 return result
             factor = self.signed()
             if factor is None:
                 return None
-            if sign in ("/", "%") and not factor:
+            if sign == "/" and not factor:
                 return None
-            result = result / factor if sign == "/" else result % factor if sign == "%" else result * factor
+            result = result / factor if sign == "/" else result * factor
         return None
 
     def signed(self) -> Fraction | None:
@@ -562,8 +586,7 @@ class _Parser:
             return None
         self.at += 1
         if token.kind == "number":
-            number = self.exact.get(token.value, token.value)
-            return number / 100 if token.percent and self.percent != "itself" else number
+            return token.value / 100 if token.percent and self.percent != "itself" else token.value
         if token.kind == "fraction":
             top, bottom = self.atom(), self.atom()
             return top / bottom if top is not None and bottom else None

@@ -59,14 +59,25 @@ _LETTERS = re.compile(r"\(([A-Z])\)")
 _MEASURE = re.compile(
     r"(?i)\b(?:second|minute|hour|day|week|month|year|inch|feet|foot|meter|metre|gram|cent|dollar|percent)|[%¢$]|\b[ck]?m\b"
 )
+_CHECKS = re.compile(r"(?i)[\s*(]*(?:(?:let['’]?s|let us|we(?: can)?|to) )?(?:(?:double[- ])?check|verif|indeed|proof)")
+_HOW_MANY = re.compile(
+    r"(?i)\bhow many ((?:[a-z]+ ){0,5}?[a-z]+)\b"
+    r"(?= (?:do|does|did|is|are|was|were|will|would|can|has|have|had|should|in|on|at|to|left)\b|\?)"
+)
+_NAMED = re.compile(r"\s*((?:[A-Za-z]+\s*){0,4})")
+_NO_NOUN = frozenset(
+    """
+    of in on for to from at by with and or the a an is are was were left more total per each that
+    """.split()  # noqa: SIM905
+)
 _TIMES = (7, 12, 24, 60, 100, 1000)  # between units: days and weeks, inches and feet, cents and dollars
 
 
 def contradiction(text: str, problem: Problem) -> list[Finding]:
     """Where the rationale concludes something else than its final answer: the sentence before the answer ends in
-    another computed result ("4 + 8 = 12 songs. The answer is 2"), a "so", "therefore" names another number, option or
-    side of the coin; or the text states two final answers. `text` is one that
-    finished: an answer that was cut off, 23 of 230, is another one.
+    another computed result ("4 + 8 = 12 songs. The answer is 2"), unless it checks, or counts something else than what
+    is asked for; a "so", "therefore" names another number of what is asked for, another option or side of the coin; or
+    the text states two final answers. `text` is one that finished: an answer that was cut off, 23 of 230, is another.
 
     Raises DataError where the gold answer of `problem` is not of its kind.
     """
@@ -84,7 +95,8 @@ def contradiction(text: str, problem: Problem) -> list[Finding]:
         return []
     if problem.answer_kind == "number":
         final = answers.number(verdict.extracted)
-        return [] if final is None else _other_number(text, sentence, begin, start, final)
+        asked = _nouns(" ".join(_HOW_MANY.findall(problem.question))) | _counted(text, start)
+        return [] if final is None else _other_number(text, sentence, begin, start, final, asked)
     if problem.answer_kind == "yes_no":
         concluded = _yes_no(sentence, problem.question)
         if concluded is None or concluded == verdict.extracted.lower():
@@ -114,7 +126,11 @@ def _last_sentence(text: str, end: int) -> tuple[str, int]:
     return best
 
 
-def _other_number(text: str, sentence: str, begin: int, end: int, final: Fraction) -> list[Finding]:
+def _other_number(
+    text: str, sentence: str, begin: int, end: int, final: Fraction, asked: frozenset[str]
+) -> list[Finding]:
+    if _CHECKS.match(sentence):
+        return []
     if _GOES_ON.match(text, end):
         return []  # "The answer is 67 - 5 = 62": the last step is in the answer
     before = text[max(0, begin - MOST_ENDING) : begin]
@@ -122,11 +138,16 @@ def _other_number(text: str, sentence: str, begin: int, end: int, final: Fractio
     for earlier in _SENTENCE_END.split(before):
         if _CONCLUSION.match(earlier):
             results += _numbers(earlier)
+    if final in results:
+        return []
     computed = [(equation, equations.value(equation.right)) for equation in equations.equations(sentence)]
     if computed:
         equation, last = computed[-1]
         closes = re.fullmatch(r"[\s*$)\]}\\.!]*", sentence[equation.end :]) is not None
-        if last is None or not closes or not equation.right.lone or final in results:
+        if last is None or not closes or not equation.right.lone:
+            return []
+        counted = _counted(sentence, equation.right.start)
+        if asked and counted and not asked & counted:
             return []
         if any(value is not None and _same(value, final, sentence) for _, value in computed):
             return []
@@ -138,7 +159,26 @@ def _other_number(text: str, sentence: str, begin: int, end: int, final: Fractio
     numbers = _numbers(sentence)
     if not _CONCLUSION.match(sentence) or len(numbers) != 1 or _same(numbers[0], final, sentence):
         return []
+    if not asked & _counted(sentence, 0):
+        return []
     return [_contradiction(f"{_quoted(sentence)}, the answer says {equations.plain(final)}", begin, end)]
+
+
+def _counted(text: str, start: int) -> frozenset[str]:
+    """What the next number counts: the words behind it."""
+    number = _NUMBER.search(text, start, start + 200)
+    named = _NAMED.match(text, number.end()) if number else None
+    return _nouns(named[1]) if named else frozenset()
+
+
+def _nouns(written: str) -> frozenset[str]:
+    """Its words up to one that is none, in the singular: "eggs of the hens" counts eggs."""
+    nouns = []
+    for word in written.casefold().split():
+        if word in _NO_NOUN:
+            break
+        nouns.append(word.removesuffix("s"))
+    return frozenset(nouns)
 
 
 def _numbers(text: str) -> list[Fraction]:

@@ -357,6 +357,67 @@ def test_phrasings(problem: Problem, outcome: str, text: str) -> None:
     assert 0 <= result.num_steps_followed <= result.num_steps
 
 
+COIN_3 = "A coin is heads up. Ann flips the coin. Bob flips the coin. Dan flips the coin. Is the coin still heads up?"
+COIN_2 = COIN_3.replace("Ann flips", "Sherrie does not flip")
+NAMES = 'Take the last letters of each words in "Whitney Erika Tj Benito" and concatenate them.'
+FLIPPED_3 = Problem("coin_flip/train/0", COIN_3, "no", "yes_no")
+FLIPPED_2 = Problem("coin_flip/train/0", COIN_2, "yes", "yes_no")
+NAMED = Problem("last_letter_concatenation/train/0", NAMES, "yajo", "letters")
+SWAPPED = choice_problem("tracking_shuffled_objects/train/0", SHUFFLED, "C")
+DATED = choice_problem("date_understanding/train/0", DATE, "B")
+CHAINED = Problem("chain_arithmetic/train/0", CHAIN, "729")
+# Right texts that were once called wrong, and the wrong ones beside them.
+NOT_WRONG = [
+    (FLIPPED_3, "An even number of flips leaves the coin heads up. Here 3 people flip it, an odd number: tails."),
+    (FLIPPED_3, "Three is not an even number, so tails."),
+    (FLIPPED_3, "The coin is no longer heads up."),
+    (FLIPPED_3, "Two flips cancel out, so the third flip makes it tails up. The coin is tails up at the end."),
+    (FLIPPED_3, "Ann flips it: tails. Before Bob's flip the coin was tails up."),
+    (FLIPPED_3, "Before Dan's flip the coin was heads up."),
+    (FLIPPED_3, "Before Ann flips it, the coin is heads up. Before Bob flips it, the coin is tails up."),
+    (FLIPPED_2, "Everyone except Sherrie flips the coin."),
+    (FLIPPED_2, "All but Sherrie flip the coin, so it is heads up at the end."),
+    (NAMED, "The last letters of Whitney and Erika are y and a. The last letters of Tj and Benito are j and o."),
+    (NAMED, "The last letters of Whitney, Erika, Tj and Benito are y, a, j and o."),
+    (SWAPPED, "Alice and Bob swap. Now, Bob has Alice's red ball and Alice has Bob's blue ball."),
+    (SWAPPED, "At the end Claire does not have the green ball. Claire has the red ball."),
+    (SWAPPED, "Bob does not have the red ball. Bob has the blue ball."),
+    (SWAPPED, "Before the last swap Bob has the green ball. Then Alice and Bob swap, so Bob has the blue ball."),
+    (CHAINED, "After multiplying by 11 the value is 792. After subtracting 63, the value is 729."),
+    (CHAINED, "After multiplying 72 by 11, the new value is 792. Then subtracting 63, the result is 729."),
+    (CHAINED, "Multiplying by 11 gives 792. So starting with 792 we subtract 63: 729."),
+    (DATED, "Tomorrow is one day after May 1, 2021, which is May 2, 2021, (B)."),
+    (DATED, "Tomorrow is the day after May 1, 2021, which is May 2, 2021, (B)."),
+    (DATED, "Tomorrow is two days after April 30, 2021, which is 04/30/2021."),
+]  # fmt: skip
+WRONG = [
+    (FLIPPED_3, "Three is not an odd number, so heads."),
+    (FLIPPED_3, "An even number of people flip it."),
+    (FLIPPED_3, "Ann flips it: tails. Before Bob's flip the coin was heads up."),
+    (FLIPPED_2, "The coin is no longer heads up."),
+    (NAMED, "The last letters of Whitney and Erika are y and k."),
+    (NAMED, "The last letters are y and a."),
+    (SWAPPED, "Alice and Bob swap. Now, Bob has Alice's blue ball."),
+    (SWAPPED, "Before the last swap Bob has the blue ball."),
+    (CHAINED, "After multiplying by 11 the value is 782."),
+    (CHAINED, "After multiplying 72 by 11, the value is 782."),
+    (CHAINED, "So starting with 729 we subtract 63: 666."),
+    (DATED, "Tomorrow is one day after May 1, 2021, which is May 3, 2021."),
+]
+
+
+@pytest.mark.parametrize(("problem", "text"), NOT_WRONG)
+def test_a_right_text_is_not_called_wrong(problem: Problem, text: str) -> None:
+    assert can_replay(problem)
+    assert replay(text, problem).findings == ()
+
+
+@pytest.mark.parametrize(("problem", "text"), WRONG)
+def test_a_wrong_text_of_the_same_wording_is(problem: Problem, text: str) -> None:
+    assert can_replay(problem)
+    assert replay(text, problem).outcome == "wrong"
+
+
 # --- what cannot be replayed
 
 

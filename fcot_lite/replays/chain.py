@@ -46,7 +46,7 @@ IT = r"(?:it|that|this|the result)"
 SPOKEN = re.compile(
     rf"\b(?P<verb>add|adding|subtract|subtracting|multiply(?:ing)?(?: {IT})? by|divid(?:e|ing)(?: {IT})? by)"
     rf"{G}(?P<number>{NUMBER})(?![\d.,]*\d)(?:\s?(?:to|from) {IT})?[,:]?\s{{0,2}}"
-    r"(?:(?:and |to |we |you |she |which |this |it |now |has ){0,6}"
+    r"(?:(?:and |to |we |you |she |which |this |it |now |has |the |new |value |result |number |total ){0,6}"
     rf"(?:get|gets|gives?|is|have|makes?|equals|results? in)|=|:|→|->){G}(?P<right>{NUMBER}){END}",
     re.I,
 )
@@ -110,11 +110,15 @@ class Reading:
             for match in sorted(found, key=lambda match: match.start()):
                 last = self._equation(match)
             for match in START.finditer(self.text, start, end):
-                if _number(match["number"]) != chain.values[0]:
+                if _number(match["number"]) not in chain.values[: self.num_done + 1]:
                     reason = f"the chain starts with {chain.values[0]}, the text says {match['number']}"
                     self.notes.wrong(reason, *match.span())
             for match in RESULT.finditer(self.text, start, end):
-                if not found and _number(match["number"]) not in (chain.values[-1], self.value):
+                number = _number(match["number"])
+                if not found and self.num_done < len(chain.steps) and number == self._true_next():
+                    self.notes.followed.add(self.num_done)  # "After multiplying 72 by 11, the value is 792"
+                    self.num_done, self.value, last = self.num_done + 1, number, number
+                elif not found and number not in (chain.values[-1], self.value):
                     reason = f"the value is {self.value}, the text says {match['number']}"
                     self.notes.wrong(reason, *match.span())
         if self.strays and last != chain.values[-1]:

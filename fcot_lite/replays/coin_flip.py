@@ -46,12 +46,22 @@ CONCLUDES = re.compile(r"\b(?:so|thus|therefore|hence|overall|conclusion)\b", re
 BEFORE_A_NAME = re.compile(r"\b(?:after|once|when|because|since|as|with|by)\W{1,3}\Z", re.I)
 NOBODY = re.compile(rf"\b(?:nobody|no one|none)\b[^.\n]{{0,20}}?\b{FLIPS}\b", re.I)
 EVERYBODY = re.compile(rf"\b(?:everybody|everyone|(?:each|all) of them|they all)\s{FLIPS}\b", re.I)
+EXCEPT = re.compile(
+    r"\b(?:everyone|everybody|all|each)\b[^.\n]{0,20}?\b(?:except|but|besides|apart from|other than)\b", re.I
+)
+# "An even number of flips leaves it heads up", "two flips cancel out": true of any coin.
+IN_GENERAL = re.compile(
+    r"\b(?:even|odd) number of (?:flips|times|turns|reversals) (?:\w+ )?"
+    r"(?:leaves?|means|makes?|results?|returns?|keeps?|brings?|gives?|puts?|turns?)\b|\bcancel",
+    re.I,
+)
+BEFORE_THE_TURN_OF = re.compile(r"\b(?:before|prior to|until)\W{1,3}\Z", re.I)
 TIMES = {"once": 1, "twice": 2}
 COUNTED = re.compile(
     rf"\b(?:{FLIPS}(?: (?:the coin|up|over))? (?:a total of )?(?:(?P<n>\d{{1,3}}|{'|'.join(NUMBER_WORDS)}) times?"
     r"|(?P<adverb>once|twice))\b(?! by)"
     rf"|(?P<people>\d{{1,3}}|{'|'.join(NUMBER_WORDS)}) (?:people|persons?|of them) {FLIPS})"
-    r"|(?P<parity>odd|even) number",
+    r"|(?P<not_so>\bnot (?:an? )?)?(?P<parity>odd|even) number",
     re.I,
 )
 NTH_FLIP = re.compile(r"\bafter (?:the )?(\w{3,8}) (?:flip|reversal|turn)\b", re.I)
@@ -63,8 +73,9 @@ NO_ROLES = frozenset(["coin", "person", "player", "flip", "next", "last", "other
 NO_NAMES = frozenset(
     """
     He She It They Nobody Everyone Everybody Someone Who Person This That And Then Now Not If When Coin All One No
-    None Never Next Finally Flip Flips First Second Third Fourth Last
+    None Never Next Finally Flip Flips First Second Third Fourth Last These Those Both Each Every Any Another Such
     """.split()  # noqa: SIM905
+    + [word.capitalize() for word in NUMBER_WORDS]
 )
 
 
@@ -109,6 +120,9 @@ class Reading:
             if STATES_THE_ANSWER.search(sentence) or SUPPOSES.search(sentence):
                 continue
             self._strangers(start, end)
+            if EXCEPT.search(sentence) or IN_GENERAL.search(sentence):
+                self.after = None
+                continue
             groups = _groups(sentence, [match.span() for match in name.finditer(sentence)])
             if groups:
                 self._named(start, sentence, groups)
@@ -132,6 +146,12 @@ class Reading:
             until = groups[number + 1][0][0] if number + 1 < len(groups) else len(sentence)
             people = [self.turns.names.index(sentence[slice(*span)]) for span in group]
             sides = list(SIDE.finditer(sentence, behind, until))
+            if BEFORE_THE_TURN_OF.search(sentence, max(0, group[0][0] - 20), group[0][0]):
+                sides = sides or (list(SIDE.finditer(before_first)) if number == 0 else [])
+                self.after = min(people)
+                if len(sides) == 1:
+                    self._compare(sides[0], offset, self.after)
+                continue
             if number == 0 and (early := list(SIDE.finditer(before_first))):
                 if BEFORE_A_NAME.search(before_first) and not sides:
                     sides = early  # "It is tails after Ann flips it"
@@ -194,7 +214,8 @@ class Reading:
     def _counted(self, counted: re.Match[str], offset: int) -> None:
         num_flips = sum(self.turns.flips)
         if counted["parity"]:
-            right = (counted["parity"].lower() == "even") == (num_flips % 2 == 0)
+            says_even = (counted["parity"].lower() == "even") != bool(counted["not_so"])
+            right = says_even == (num_flips % 2 == 0)
         else:
             stated = TIMES.get((counted["adverb"] or "").lower())
             right = (stated if stated else whole_number(counted["n"] or counted["people"])) == num_flips
@@ -217,8 +238,10 @@ class Reading:
             self._compare(last, offset, 0, self.after)
         elif BEFORE_THE_TURN.search(before):
             self._compare(last, offset, self.after, self.after and self.after - 1)
-        elif self._compare(last, offset, self.after, num_turns if CONCLUDES.search(before) else self.after):
-            self.end_stated |= self.after == num_turns or bool(CONCLUDES.search(before))
+        else:
+            concludes = CONCLUDES.search(before) is not None or "no longer" in last[0].lower()
+            if self._compare(last, offset, self.after, num_turns if concludes else self.after):
+                self.end_stated |= self.after == num_turns or concludes
 
     def _holds(self, stated: re.Match[str], turns: int | None) -> bool:
         return turns is None or self.turns.heads_after(turns) == _heads(stated)

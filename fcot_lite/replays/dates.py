@@ -251,7 +251,14 @@ class Reading:
             count, unit = _amount(found, found["way"])
             count = -count
         elif SAME.search(gap):
-            self._compare(stated, set(last.means), last.written)
+            expected = set(last.means)
+            # "One day after May 1, which is May 2": the clause may be of the date or of the day after it.
+            if found := BEFORE_A_DATE.search(ahead) or ADDED_TO_A_DATE.search(ahead):
+                expected |= {day for d in last.means if (day := shifted(d, *_amount(found, found["way"])))}
+            elif found := NEXT_TO_A_DATE.search(ahead):
+                count = -1 if found["way"].lower() in ("before", "preceding") else 1
+                expected |= {day for d in last.means if (day := shifted(d, count, "day"))}
+            self._compare(stated, expected, last.written)
             return True
         else:
             return False

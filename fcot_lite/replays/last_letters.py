@@ -100,7 +100,7 @@ def _follow(text: str, words: list[str]) -> Replay:
 
 
 def _lists(text: str, words: list[str], notes: Notes) -> None:
-    """ "The last letters are a, n, r and n." """
+    """ "The last letters are a, n, r and n", "the last letters of Ann and Ivan are n and n"."""
     for match in LETTERS_ARE.finditer(text):
         position = match.end()
         listed: list[str] = []
@@ -109,10 +109,12 @@ def _lists(text: str, words: list[str], notes: Notes) -> None:
             position = item.end()
         if len(listed) < 2:
             continue
-        if listed == [word[-1].lower() for word in words]:
-            notes.followed.update(range(len(words)))
+        named = [words.index(word) for word in re.findall(r"\w+", match[0]) if word in words]
+        places = next((p for p in (range(len(words)), named) if listed == [words[i][-1].lower() for i in p]), None)
+        if places:
+            notes.followed.update(places)
         else:
-            right = ", ".join(word[-1].lower() for word in words)
+            right = ", ".join(words[i][-1].lower() for i in named or range(len(words)))
             notes.wrong(f"the last letters are {right}, the text says {', '.join(listed)}", match.start(), position)
 
 

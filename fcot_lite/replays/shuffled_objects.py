@@ -37,6 +37,10 @@ NTH_SWAP = re.compile(
     rf"\bafter (?:the |all (?:the )?|these |those )?(?P<nth>\w{{3,8}} )?(?:{VERB}|step|round|swaps|trades|exchanges)\b",
     re.I,
 )
+BEFORE_SWAP = re.compile(
+    rf"\bbefore (?:the |any |a )?(?P<nth>\w{{3,8}} )?(?:{VERB}|step|round|swaps|trades|exchanges)\b", re.I
+)
+DENIES = re.compile(r"\b(?:not|n['’]t|no longer) (?:have|has|hold|holds)\b|n['’]t (?:have|hold)\b", re.I)
 LETTERED = re.compile(rf"{MARK}[,.;)]?\s?(?:(?:that|which) is|that's|so|or|i\.e\.,?|=|→)?{MARK}\(?([A-Z])\)")
 
 
@@ -105,7 +109,7 @@ class Reading:
         pair = rf"(?<!\w)(?P<one>{people})(?:{between})(?P<other>{people})(?!\w)"
         self.pair = re.compile(rf"{pair}(?P<verb>[^.\n]{{0,30}}?\b{VERB})?", re.I)
         self.claim = re.compile(
-            rf"(?<!\w)(?:(?P<person>(?-i:{people})){HOLDS}(?P<thing>{things})(?!\w)(?!['’]s?\b)"
+            rf"(?<!\w)(?:(?P<person>(?-i:{people})){HOLDS}(?:(?:{people})['’]s\s)?(?P<thing>{things})(?!\w)(?!['’]s?\b)"
             rf"|(?P<thing2>{things}){HELD_BY}(?P<person2>(?-i:{people}))(?!\w|['’]s\b))",
             re.I,
         )
@@ -134,9 +138,16 @@ class Reading:
             self.story.asked[: self.story.asked.find(self.story.asked_person)] or "\0"
         )
         nth = NTH_SWAP.search(sentence)
+        before_swap = None if nth else BEFORE_SWAP.search(sentence)
         swaps = [swap for swap in swaps if swap[1]]
         if not swaps:
-            if nth and nth["nth"] and (n := ordinal(nth["nth"].strip())):
+            if DENIES.search(sentence):
+                self.places |= {num_swaps}
+            elif before_swap:
+                place = (before_swap["nth"] or "").strip().lower()
+                swap = num_swaps if place in ("last", "final") else ordinal(place) or 1
+                self.places = {min(swap, num_swaps) - 1}
+            elif nth and nth["nth"] and (n := ordinal(nth["nth"].strip())):
                 self.places = {min(n, num_swaps)}
             elif AT_THE_END.search(sentence) or asked or (nth and "all" in nth[0]):
                 self.places = {num_swaps}
@@ -147,7 +158,9 @@ class Reading:
         supposes = SUPPOSES.search(sentence)
         position = 0
         swapping = [(at, pair) for _, at, pair in swaps if at] or (
-            [(match.end(), None) for match in self.verb.finditer(sentence)][:1] if not nth and len(swaps) == 0 else []
+            [(match.end(), None) for match in self.verb.finditer(sentence)][:1]
+            if not nth and not before_swap and len(swaps) == 0
+            else []
         )
         for at, pair in [*swapping, (len(sentence), None)]:
             here = [claim for claim in claims if position <= claim.start() < at]
