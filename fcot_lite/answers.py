@@ -39,6 +39,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from fcot_lite import flexible, formulas, numerals, readings
+from fcot_lite.endings import below, box_is_alone, turns
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.numerals import Stated
 from fcot_lite.numerals import number as number
@@ -47,7 +48,7 @@ from fcot_lite.records import FinishReason, Problem, Verdict
 
 Mode = Literal["strict", "flexible", "paper", "paper-v1"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-GRADER_VERSION = "3"  # part of every stage's key; raise it with any change of a verdict
+GRADER_VERSION = "4"  # part of every stage's key; raise it with any change of a verdict
 MOST_ANSWERS = 50  # only the last 50 statements are read: beyond that a text only repeats itself
 
 # Where an answer is stated.
@@ -56,7 +57,10 @@ STATED = re.compile(
     r"""[Aa\#\\] (?:
         (?i:nswer) (?<![A-Za-z].{6}) (?: (?<=<.{6})> | [*_"]{0,3}+
           (?: \s{1,3}to\s{1,3}th(?:e|is)\s{1,3}(?:question|problem) )?+
-          (?: \s{1,3}(?i:is)\b (?P<denied>\s{1,3}(?i:not)\b)?+ | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}[:：] ) )
+          (?: ,?\s(?i:therefore|then|thus|hence|so),? )?+
+          (?: \s{1,3}(?i:is|(?:would|must|should)\s{1,3}be|(?<=\s[Aa]nswer\s)=(?=\s))(?!\w) (?P<denied>\s{1,3}(?i:not)\b)?+
+            | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}[:：]
+            | (?<=\#\s.{6})(?=\n) ) )
       | \#\#\# (?<=\#{4}) (?P<hashes>\#*+)
       | boxed (?<=\\.{5}) \s{0,3}\{ )""",
     re.VERBOSE,
@@ -69,16 +73,37 @@ ANNOUNCES = re.compile(
     re.VERBOSE,
 )
 LONGEST_ANNOUNCEMENT = 60
+# "I doubt that the answer is 5", "Suppose the answer is 5": what a statement depends on stands right before it.
+SUPPOSED = re.compile(
+    r"""\b(?: (?i:if|whether|unless|suppose|supposing|assume|assuming|imagine|pretend|doubt|deny|say(?:s|ing)?|claim(?:s|ing)?
+            |guess|hope|wish|unlikely|impossible|incorrect|false|wrong|untrue|unclear|unsure|maybe|perhaps|possibly|until|case
+            |not\s(?:true|correct|right|sure|clear|certain|likely))
+        | (?<!I\s)(?<!We\s)(?<!we\s)(?i:think|believe|conclude|expect)
+        | (?i:not|n['’]t)\s(?i:think|believe|conclude|expect|say) | (?i:might|could|would|may)\s(?i:think|believe|say|conclude|expect) )
+      \b,? (?:\sthat)?,? (?:\s(?:the|my|your|our|his|her|their|this|its))? (?:\s(?:final|correct|right|real)){0,2} \s?\Z""",
+    re.VERBOSE,
+)
 LONGEST_BOX = 1_000  # characters
 _BRACES = re.compile(r"\\?[{}]")
 # "The answer is 5. Wait, that is wrong: 6": what says so right after the last statement takes it back.
 TAKEN_BACK = re.compile(
     r"""[.!?,;:(\n–—-] [\s*_]{0,4}
-        (?i: wait\b | oops\b | hold\ on\b | scratch\ that\b | correction\b | sorry\b | actually\b | (?P<no>no,)
-           | (?:i|we)\ made\ an?\ (?:mistake|error)\b | (?:that|this)(?:\ is|['’]s)\ (?:wrong|incorrect)\b )""",
+        (?i: wait\b | oops\b | hold\ on\b | scratch\ that\b | correction\b | sorry\b | actually\b(?!,?\ (?:we|you|i|let)\b) | (?P<no>no,)
+           | (?:i|we)\ made\ an?\ (?:mistake|error)\b | hmm+\b | let\ me\ (?:correct|fix|redo|recalculate|reconsider)\b
+           | (?:(?:but|and|so|which)\ )?(?:that|this|it|which)(?:\ is|\ was|['’]s|\ (?:can)?\ ?not\ be|\ can['’]t\ be|\ isn['’]t)
+             \ (?:wrong|incorrect|a\ mistake|not\ (?:right|correct|true|it))\b
+           | (?:(?:so|then|but)\ )?(?:it|this|that|the\ \w{1,12})\ should\ (?:be|have\ been)\ [$(*\\]{0,3}(?:[0-9A-Z(]|yes\b|no\b)
+           | the\ (?:correct|right|real|actual)\ (?:value|result|number|total|amount|one|word|city)\ (?:is|was|would|should)\b )""",
     re.VERBOSE,
 )
 LONGEST_REMARK = 1_000  # characters after the last statement in which it is taken back
+NO_AGAIN = re.compile(r"[\s.!*\"')]{0,8}[Nn]o\b")
+OPPOSITE = {
+    "yes": re.compile(r"[\s.!?*\"')}$]{0,8}(?:(?:it(?:['’]s|\sis)|i\smean)\s)?no\b(?!\s[a-z])", re.IGNORECASE),
+    "no": re.compile(r"[\s.!?*\"')}$]{0,8}(?:(?:it(?:['’]s|\sis)|i\smean)\s)?yes\b", re.IGNORECASE),
+}
+# A line of a word or three that announces nothing: it may be an answer of its own.
+BARE = re.compile(r"[^\S\n]*(?![-*] )\S{1,40}(?:[^\S\n]\S{1,20}){0,2}(?<![:：])[^\S\n]*")
 Scorer = Callable[[Problem, str], bool]
 Verifier = Callable[[str, str], bool | None]  # (target, answer): None where it could not judge
 NOT_JUDGED = "not judged: "  # how the reason of a verdict begins that is neither right nor wrong
@@ -124,7 +149,7 @@ def grade(
     begins = 0
     for statement, answer in _statements(text, read):
         begins = statement.end()
-        if statement["denied"] or statement["isnt"]:
+        if statement["denied"] or statement["isnt"] or _supposed(text, statement):
             denied.add(answer[0])
         else:
             answers.append(answer)
@@ -132,7 +157,7 @@ def grade(
     if not values or values == {None}:
         return Verdict(False, None, "no answer")
     last = next(answer for answer in reversed(answers) if answer[0] is not None)
-    if len(values) > 1 or last[0] in denied or _taken_back(text, begins, last):
+    if len(values) > 1 or last[0] in denied or _taken_back(text, begins, last, read):
         return Verdict(False, last[1], "conflicting answers")
     return _judged(last, gold, problem, scorer, verifier)
 
@@ -178,7 +203,7 @@ def _rules(problem: Problem) -> tuple[Fraction | str, Read]:
             read = partial(_read_meant, meaning)
     elif kind == "math":
         gold = formulas.value(target)
-        read = formulas.read_formula
+        read = partial(formulas.read_formula, gold)
     elif kind == "choice":
         choices = problem.metadata.get("choices", ())
         read = partial(readings.read_choice, choices)
@@ -219,6 +244,8 @@ def _judged(
         return Verdict(True, written, "correct")
     if problem.answer_kind != "math" or (isinstance(value, Fraction) and isinstance(gold, Fraction)):
         return Verdict(False, written, "wrong")
+    if formulas.is_prose(written) or formulas.other_name(problem.target, written):
+        return Verdict(False, written, f"{NOT_JUDGED}in words")
     if verifier is None:
         return Verdict(False, written, f"{NOT_JUDGED}no verifier")
     judged = verifier(problem.target, written)
@@ -270,6 +297,8 @@ def _statements(text: str, read: Read) -> Iterator[tuple[re.Match[str], Stated]]
         elif closing == ">":
             end = max(statement.end(), text.find("</", statement.end(), end))
         answer = read(text, statement.end(), end, statement["hashes"] is not None) if end else None
+        if closing == "{" and answer is not None and not box_is_alone(text, statement.start(), end):
+            answer = None, ""
         if answer is not None:
             yield statement, answer
 
@@ -284,11 +313,28 @@ def _box_end(text: str, start: int, end: int) -> int:
     return 0
 
 
-def _taken_back(text: str, begins: int, answer: Stated) -> bool:
-    """Whether what follows the last answer, stated at `begins`, takes it back."""
-    ends = max(begins, text.find(answer[1], begins)) + len(answer[1])
+def _supposed(text: str, statement: re.Match[str]) -> bool:
+    start = statement.start()
+    return statement.group()[0] in "Aa" and SUPPOSED.search(text, max(0, start - LONGEST_ANNOUNCEMENT), start) is not None
+
+
+def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:
+    """Whether what follows the last answer, stated at `begins`, takes it back or states another."""
+    value, written = answer
+    ends = max(begins, text.find(written, begins)) + len(written)
+    if not text[ends : ends + 20].strip(" \n.*$})\"'"):  # as most texts end
+        return False
+    ends -= written[-1:] in ".\n"
     remark = TAKEN_BACK.search(text, ends - 1, ends + LONGEST_REMARK)
-    return remark is not None and not (remark["no"] and answer[0] == "no")  # "The answer is no. No, it is not."
+    if remark is not None and not (remark["no"] and value == "no"):  # "The answer is no. No, it is not."
+        return True
+    if turns(text, ends, len(text)) and not (value == "no" and NO_AGAIN.match(text, ends)):
+        return True
+    if value in ("yes", "no") and OPPOSITE[value].match(text, ends):
+        return True
+    line = below(text, ends, len(text))
+    other = read(text, line[0], line[1], True) if line and BARE.fullmatch(text, *line) else None
+    return other is not None and other[0] != value
 
 
 def _announced(text: str, start: int) -> int:

@@ -19,7 +19,7 @@ _REASON = re.compile(
     r"(?:\A|(?<=[\s,;(–—*_$)-]))(?i:because|since|as(?!\s+(?:many|much|well|of|an?)\b)|given\s+that|due\s+to)\b"
 )
 _LATEX = [
-    (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|rm)\s?\{([^{}\n]*)\}"), r" \1 "),
+    (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|rm)\s?\{([^{}\n]*)\}"), r" \1"),
     (re.compile(r"\^\{?\\circ\b\}?"), "°"),
     (re.compile(r"\\[,;: !]"), " "),
     (re.compile(r"\\([%$])"), r"\1"),
@@ -89,3 +89,76 @@ def ending(text: str, position: int, end: int) -> Ending | None:
     if not opening:
         return Ending(sentence, "", because)
     return Ending(sentence[: opening.start()], sentence[opening.end() - 1 :], because)
+
+
+# Around a box: -\boxed{5}, 2\boxed{5}, \frac{\boxed{5}}{2}, x + \boxed{5} and \boxed{5}^2, \boxed{5} + 1, \boxed{5} million
+# are no plain 5. A bullet, "- \boxed{5}", and words are no part of it.
+_BEFORE_BOX = re.compile(
+    r"""(?: [0-9A-Za-z)}\]!√π][$({\[]{0,2} | [+−*/^×÷·±<>~≠][\s$({\[]{0,4} | [0-9]\s{1,2}\$?(?!\n) | -[$({\[]{0,2}
+          | [0-9A-Za-z)}\]]\s{0,2}[-–]\s?[$({\[]{0,2} (?<![A-Za-z]{2}\s[-–]\s)
+          | \{\s?
+          | \\(?:times|cdot|div|pm|neg|frac|sqrt)\s?\$?
+          | \b(?i:minus|negative|plus|times|over|not|isn['’]t|never|n['’]t)\s{1,2}\$?) \Z""",
+    re.VERBOSE,
+)
+_BEHIND_BOX = re.compile(
+    r"""[})]?(?: [0-9A-Za-z^_({\[!] | \\(?![)\]%$,;!\ ]|text|quad|end|\\) )
+      | (?:[^\S\n]|[*_`)\]}$%°]|\\[)\]%$,;!\ \\]){0,8}+ (?: [+−*/^×÷·±<>=~≈&|?] | [-–](?!\s[A-Za-z]{2})
+          | \\(?:times|cdot|div|pm|approx|sqrt|pi)\b
+          | (?:,|\b(?:and|or|to)\b)\s{0,2}\\?[$(]?[0-9] )""",
+    re.VERBOSE,
+)
+_WORDS_BEHIND = re.compile(r"(?:[^\S\n]|[*_`)\]}$%°({,]|\\(?:[)\]%$,;! ]|text\b|mathrm\b)){0,8}+(?:[A-Za-z'’-]+[^\S\n]{0,2}){0,3}")
+_NESTED = re.compile(r"(?:\\(?:boxed|fbox|text|mathbf|mathrm|textbf)\s?\{)+\Z")
+_VARIABLE = re.compile(r"(?<![\w'’°\\-])(?![mgshlLaAI]\b)[A-Za-z](?![\w'’])")
+
+
+def box_is_alone(text: str, start: int, end: int) -> bool:
+    """Whether the box whose backslash is at `start` and whose closing brace is at `end` is no part of an expression."""
+    line = text[max(0, text.rfind("\n", 0, start) + 1, start - 40) : start]
+    line = _NESTED.sub("", line)
+    if line.strip() not in ("", "-", "*", "$", "\\[", "\\(") and _BEFORE_BOX.search(line):
+        return False
+    if line.endswith("-"):
+        return False
+    after = end + 1
+    if is_plain(text, after, len(text)):
+        return True
+    if _BEHIND_BOX.match(text, after):
+        return False
+    words = _WORDS_BEHIND.match(text, after)
+    said = words.group() if words else ""
+    return not (SCALES.search(said) or DOUBT.search(said) or _VARIABLE.search(said))
+
+
+# "The answer is 5. But that is wrong." "Yes. No." "5. = 6"
+_TURNS = re.compile(
+    r"""[\s*_`"'“”‘’)\]}$]{0,8}+ (?: (?i:but|however|although|though|hmm+|or|nor|alternatively|otherwise|unless|except|maybe
+          |perhaps|possibly|not|nope|wrong|incorrect|false|oh|uh|er|no(?=[\s]?[.,;:!?–—-])|wait|oops|actually(?=,?\s(?:[0-9$(]|it\b)))\b
+      | (?:and|plus|minus|times|point|over)\b )""",
+    re.VERBOSE,
+)
+_OPERATOR = re.compile(r"[^\S\n]{0,3}[=+*/^×÷~≈±|%&∨∪][^\S\n*]")
+
+
+def turns(text: str, position: int, end: int) -> bool:
+    """Whether what comes after the sentence of an answer begins by taking it back or goes on with it."""
+    limit = min(end, position + LONGEST_SENTENCE)
+    stop = _STOP.search(text, position, limit)
+    if not stop:
+        return False
+    after = stop.end()
+    return _TURNS.match(text, after, end) is not None or (
+        stop.group() != "\n" and _OPERATOR.match(text, after, end) is not None
+    )
+
+
+def below(text: str, position: int, end: int) -> tuple[int, int] | None:
+    """Where the line stands that follows the line of an answer, without an empty one between them."""
+    here = text.find("\n", position, end)
+    if here < 0 or here + 1 >= end or here - position > LONGEST_SENTENCE:
+        return None
+    there = text.find("\n", here + 1, min(end, here + 200))
+    if there < 0:
+        there = end if end - here < 200 else here + 1
+    return (here + 1, there) if text[here + 1 : there].strip() else None

@@ -83,7 +83,7 @@ _UNIT_WORDS = re.compile(
 )
 # A letter alone is a variable, but for units: 5 m is a length, 5 x and 5xy are products. "a" stands before a word.
 _VARIABLE = re.compile(r"(?<![\w'’°\\])(?:(?![mgshlLaI](?!\w))[A-Za-z]|[xyz]{2,3}|a(?=\W*\Z))(?!\w)(?![.]m)")
-_NO_UNIT = re.compile(r"\W*(?i:is|was|are|were|has|have|and|an?|to|st|nd|rd|th)\b")
+_NO_UNIT = re.compile(r"\W*(?i:is|was|are|were|has|have|and|to|st|nd|rd|th)\b")
 _AGAIN = re.compile(rf"{_GAP}(?:,\s?)?[(]?(?:or|i\.e\.,?|that\ is,?)\s{_OPEN}", re.VERBOSE)
 _SUM = re.compile(r"[0-9.]+(?:[-+*/×÷=][0-9.]+)+")
 _MAGNITUDE = re.compile(r"[ ]{1,2}(?P<word>hundred|thousand|million|billion|trillion)(?![\w'’-])")
