@@ -39,7 +39,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from fcot_lite import flexible, formulas, numerals, readings
-from fcot_lite.endings import below, box_is_alone, turns
+from fcot_lite.endings import below, box_is_alone, next_sentence, turns
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.numerals import Stated
 from fcot_lite.numerals import number as number
@@ -54,13 +54,14 @@ MOST_ANSWERS = 50  # only the last 50 statements are read: beyond that a text on
 # Where an answer is stated.
 STATED = re.compile(
     # The set of first characters comes first and alone: the engine then skips all others, three times as fast.
-    r"""[Aa\#\\] (?:
+    r"""[AaCc\#\\] (?:
         (?i:nswer) (?<![A-Za-z].{6}) (?: (?<=<.{6})> | [*_"]{0,3}+
           (?: \s{1,3}to\s{1,3}th(?:e|is)\s{1,3}(?:question|problem) )?+
           (?: ,?\s(?i:therefore|then|thus|hence|so),? )?+
           (?: \s{1,3}(?i:is|(?:would|must|should)\s{1,3}be|(?<=\s[Aa]nswer\s)=(?=\s))(?!\w) (?P<denied>\s{1,3}(?i:not)\b)?+
             | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}[:：]
             | (?<=\#\s.{6})(?=\n) ) )
+      | orrect \s(?:option|choice|letter) \s{1,3}is\b (?!\s{1,3}(?i:not)\b)
       | \#\#\# (?<=\#{4}) (?P<hashes>\#*+)
       | boxed (?<=\\.{5}) \s{0,3}\{ )""",
     re.VERBOSE,
@@ -104,6 +105,7 @@ OPPOSITE = {
 }
 # A line of a word or three that announces nothing: it may be an answer of its own.
 BARE = re.compile(r"[^\S\n]*(?![-*] )\S{1,40}(?:[^\S\n]\S{1,20}){0,2}(?<![:：])[^\S\n]*")
+BARE_WORD = re.compile(r"[^\S\n]*[*_\"']{0,3}[A-Za-zÀ-ɏ-]{1,40}[*_\"'.!]{0,4}[^\S\n]*")
 Scorer = Callable[[Problem, str], bool]
 Verifier = Callable[[str, str], bool | None]  # (target, answer): None where it could not judge
 NOT_JUDGED = "not judged: "  # how the reason of a verdict begins that is neither right nor wrong
@@ -244,10 +246,10 @@ def _judged(
         return Verdict(True, written, "correct")
     if problem.answer_kind != "math" or (isinstance(value, Fraction) and isinstance(gold, Fraction)):
         return Verdict(False, written, "wrong")
-    if formulas.is_prose(written) or formulas.other_name(problem.target, written):
-        return Verdict(False, written, f"{NOT_JUDGED}in words")
     if verifier is None:
         return Verdict(False, written, f"{NOT_JUDGED}no verifier")
+    if formulas.is_prose(written) or formulas.other_name(problem.target, written):
+        return Verdict(False, written, f"{NOT_JUDGED}in words")
     judged = verifier(problem.target, written)
     if judged is None:
         return Verdict(False, written, f"{NOT_JUDGED}math-verify")
@@ -315,7 +317,9 @@ def _box_end(text: str, start: int, end: int) -> int:
 
 def _supposed(text: str, statement: re.Match[str]) -> bool:
     start = statement.start()
-    return statement.group()[0] in "Aa" and SUPPOSED.search(text, max(0, start - LONGEST_ANNOUNCEMENT), start) is not None
+    before = text[max(0, start - LONGEST_ANNOUNCEMENT) : start]
+    sentence = before[max(before.rfind("."), before.rfind("\n")) + 1 :]
+    return len(sentence) > 5 and statement.group()[0] in "AaCc" and SUPPOSED.search(sentence) is not None
 
 
 def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:
@@ -324,7 +328,7 @@ def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:
     ends = max(begins, text.find(written, begins)) + len(written)
     if not text[ends : ends + 20].strip(" \n.*$})\"'"):  # as most texts end
         return False
-    ends -= written[-1:] in ".\n"
+    ends -= written[-1:] in ".!\n"
     remark = TAKEN_BACK.search(text, ends - 1, ends + LONGEST_REMARK)
     if remark is not None and not (remark["no"] and value == "no"):  # "The answer is no. No, it is not."
         return True
@@ -332,9 +336,13 @@ def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:
         return True
     if value in ("yes", "no") and OPPOSITE[value].match(text, ends):
         return True
-    line = below(text, ends, len(text))
-    other = read(text, line[0], line[1], True) if line and BARE.fullmatch(text, *line) else None
-    return other is not None and other[0] != value
+    bare = BARE if isinstance(value, Fraction) or value in ("yes", "no") or str(value).isupper() else BARE_WORD
+    for place in (below(text, ends, len(text)), next_sentence(text, ends, len(text))):
+        if place and bare.fullmatch(text, *place):
+            other = read(text, *place, True)
+            if other is not None and other[0] != value:
+                return True
+    return False
 
 
 def _announced(text: str, start: int) -> int:

@@ -13,7 +13,7 @@ LONGEST_SENTENCE = 1_000  # characters behind an answer that are read
 # Closes markdown, quotes and LaTeX around an answer.
 CLOSE = r"(?:[^\S\n]|[*_`\"'“”‘’)\]}$]|\\[)\]]){0,8}+"
 _PLAIN = re.compile(rf"{CLOSE}(?:[.!]{CLOSE})?(?:[.!]{{0,2}}+\Z|\n)")
-_STOP = re.compile(r"\n|[.!]{1,2}(?![.!\w'’,;:…-])(?<!\b[ap]\.m\.)|\?")
+_STOP = re.compile(r"\n|(?<![.!…])[.!]{1,2}(?![.!\w'’,;:…-])(?<!\b[ap]\.m\.)|\?")
 _OPENS = re.compile(rf"{CLOSE}(?:[,;:(\[{{]|[–—-]{{1,2}}[^\S\n])")
 _REASON = re.compile(
     r"(?:\A|(?<=[\s,;(–—*_$)-]))(?i:because|since|as(?!\s+(?:many|much|well|of|an?)\b)|given\s+that|due\s+to)\b"
@@ -22,7 +22,7 @@ _LATEX = [
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox|rm)\s?\{([^{}\n]*)\}"), r" \1"),
     (re.compile(r"\^\{?\\circ\b\}?"), "°"),
     (re.compile(r"\\[,;: !]"), " "),
-    (re.compile(r"\\([%$])"), r"\1"),
+    (re.compile(r"\\([%$)\]])"), r"\1"),
 ]
 # Words that offer another answer or take this one back.
 DOUBT = re.compile(
@@ -44,13 +44,13 @@ TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "nin
 NUMBER_WORDS = {word: i for i, word in enumerate(ONES)} | {word: 10 * i for i, word in enumerate(TENS, 2)}
 # What multiplies, divides or goes on with the number before it.
 SCALES = re.compile(
-    rf"""\b(?i: {"|".join(NUMBER_WORDS)} | hundred|thousand|lakh|crore|dozen|score|gross|grand|mil|mill|couple
-      | [a-z]{{1,8}}illi(?:on|ard|one|onen)e? | k|m{{2}}|bn|mn|tn|trn|mio|mrd
+    rf"""\b(?i: {"|".join(NUMBER_WORDS)} | (?:hundred|thousand|lakh|crore|dozen|score|ten)s? | gross|grand|mil|mill
+      | [a-z]{{1,8}}illi(?:on|ard|one|onen)e?s? | k|m{{2}}|bn|mn|tn|trn|mio|mrd
       | hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|(?:[a-z]{{3,9}}t(?:een|ie)|ten)ths?
       | (?:hundred|thousand|milli?on|billion)ths? | squared?(?=\W*\Z)|cubed?(?=\W*\Z)|doubled?|tripled?|halved|factorial
-      | twice|thrice|plus|minus|negative|multiplied|divided|mod|modulo|modulus|remainder|roots?|sqrt|power|raised|base
+      | at\s+(?:least|most)|twice|thrice|plus|minus|negative|multiplied|divided|mod|modulo|modulus|remainder|roots?|sqrt|power|raised|base
       | point|sin|cos|tan|log|ln|exp|pi|dot|infinity|times(?!\s+as\s+(?:many|much)\b|\s+(?:an?|per|each|every)\s|\W*\Z)
-      )(?:s|es)?\b | \bMM\b""",
+      )\b | \bMM\b""",
     re.VERBOSE,
 )
 
@@ -151,6 +151,15 @@ def turns(text: str, position: int, end: int) -> bool:
     return _TURNS.match(text, after, end) is not None or (
         stop.group() != "\n" and _OPERATOR.match(text, after, end) is not None
     )
+
+
+def next_sentence(text: str, position: int, end: int) -> tuple[int, int] | None:
+    """Where the sentence stands that follows the sentence of an answer on its line."""
+    stop = _STOP.search(text, position, min(end, position + LONGEST_SENTENCE))
+    if not stop or stop.group() == "\n":
+        return None
+    after = _STOP.search(text, stop.end(), min(end, stop.end() + 100))
+    return (stop.end(), after.start() if after else min(end, stop.end() + 100))
 
 
 def below(text: str, position: int, end: int) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ from fcot_lite.numerals import Stated, is_alone, number
 
 LONGEST_FORMULA = 1_000  # characters; the longest gold answer of MATH has under 200
 _DELIMITED = re.compile(r"\s{0,8}(?:(?P<dollars>\${1,2})|\\\(|\\\[)")
+_PRICE = re.compile(r"[0-9][0-9,]{0,20}(?:\.[0-9]{1,20})?")
 # "the point (3, 4)"
 _CALLED = re.compile(r"(?i:the\s(?:point|interval|set|function|polynomial|expression|number|value|ordered\s(?:pair|triple))\s)")
 _SENTENCE_END = re.compile(r"[.!?](?=[\s*_]|\Z)|\n")
@@ -83,6 +84,9 @@ def read_formula(
         if opening:
             closing = opening["dollars"] or ("\\)" if opening.group().endswith("(") else "\\]")
             close = text.find(closing, opening.end(), end)
+            if close < 0 and closing == "$" and (price := _PRICE.match(text, opening.end(), end)):  # "$5.00."
+                exact = number(price.group())
+                return (exact, price.group()) if exact is not None and is_plain(text, price.end(), end) else (None, "")
             if close < 0:
                 return None
             written = text[opening.end() : close]
@@ -137,9 +141,10 @@ def value(written: str) -> Fraction | str | None:
     exact = number(written)
     if exact is not None:
         return exact
+    has_list = re.search(r",\s", written) is not None  # "1, 234" is no 1,234
     for pattern, to in _SPELLINGS:
         written = pattern.sub(to, written)
-    exact = number(written)
+    exact = None if has_list else number(written)
     return exact if exact is not None else written or None
 
 

@@ -144,6 +144,8 @@ def read_number(text: str, start: int, end: int, must_fill_line: bool) -> Stated
     if magnitude:
         after = magnitude.end()
         value *= 10 ** _MAGNITUDES[magnitude["word"]]
+    if text[start - 1 : start] == "{" and text[after : after + 1] == "!":
+        return None, ""
     if not is_alone(text, after, end, value) or (ends_text and text[after:end].strip().find(". ") >= 0):
         return None, ""
     return value, text[match.start() : after]
@@ -157,7 +159,7 @@ def is_alone(text: str, after: int, end: int, value: Fraction) -> bool:
         match = VALUE.match(text, again.end(), end)
         return match is not None and _value(match) == value and is_plain(text, match.end(), end)
     found = ending(text, after, end)
-    if found is None or text[after] == "(":
+    if found is None or text[after] == "(" or (text[after] == "," and text[after + 1 : after + 2].isnumeric()):
         return False
     words = found.words
     unit = _UNIT_WORDS.fullmatch(words)

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 from fcot_lite.endings import CLOSE, DOUBT, ending, is_plain
-from fcot_lite.numerals import LIKE_A_NUMBER, Stated, number
+from fcot_lite.numerals import LIKE_A_NUMBER, Stated, number, read_number
 
 Read = Callable[[str, int, int, bool], Stated | None]
 
@@ -38,13 +38,17 @@ OTHER_LETTER = re.compile(
         (?: [(\[][A-Za-z][)\]] | (?P<letter>[A-Z])(?![\w'’]) ) )""",
     re.VERBOSE,
 )
-NOT_LETTER = re.compile(rf"{_CLOSE},?\s(?:and\s)?not\s(?:option\s)?[(\[]?[A-Z][)\]]?(?![\w'’])")
+NOT_LETTER = re.compile(rf"{_CLOSE}(?:,\s|\sand\s|,\sand\s)not\s(?:option\s)?[(\[]?(?P<letter>[A-Z])[)\]]?(?![\w'’])")
+# "6, which is (B)"
+THEN_LETTER = re.compile(
+    rf"{_CLOSE},?\s?(?:(?:which|that)\sis\s)?(?:option\s|choice\s)?(?:[(\[](?P<closed>[A-Z])[)\]]|(?<=option\s)(?P<bare>[A-Z])(?!\w))"
+)
 ANY_LETTER = re.compile(r"(?<![\w'’])(?P<letter>[A-Z])(?![\w'’])(?!(?<=I)\s[a-z])")
 DISMISSED = re.compile(r"[(\[]?\b[A-Z]\b[)\]]?\s(?:is|are|was|were|does|do|did|can)\s?(?:not|n['’]t)\b")
 NEXT_OPTION = re.compile(
     r"\s{0,8}[*-]?[^\S\n]{0,3}[(\[]?[A-Za-z][)\].:]"
 )  # "(A) red" on a line, "(B) blue" on the next
-YES_NO = re.compile(r"(?i:yes|no)(?![\w'’-])")
+YES_NO = re.compile(r"(?i:yes|no)(?![\w-]|['’]\w)")
 # "yes it is", "yes the coin is still heads up"
 SAYS_IT = re.compile(r"(?i:it|the|this|that|he|she|they|we|i|you|there)\b")
 NEGATION = re.compile(r"\b(?i:not|no)\b|n['’]t\b")
@@ -101,6 +105,11 @@ def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fi
                 if "?" in written and "?" not in choices[same[0]]:
                     return None, ""
                 return (chr(ord("A") + same[0]) if len(same) == 1 else None), written
+        named, named_end = _option_at(choices, text, position, end)
+        then = THEN_LETTER.match(text, named_end, end) if named else None
+        if then and is_plain(text, then.end(), end):
+            value = then["closed"] or then["bare"]
+            return (value, text[position : then.end()]) if ord(value) - ord("A") in named else (None, "")
     if letter:
         value = (letter["closed"] or letter["half"] or letter["bare"] or letter["small"]).upper()
         own = ord(value) - ord("A")
@@ -109,6 +118,9 @@ def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fi
         named, named_end = _option_at(choices, text, gap.end() if gap else after, end)
         if own in named:
             after = named_end
+        against = NOT_LETTER.match(text, after, end)  # "(B), not (C)"
+        if against and is_sure and against["letter"] != value and is_plain(text, against.end(), end):
+            return value, letter.group()
         other = OTHER_LETTER.match(text, after, end)
         means_another = (
             bool(named and own not in named)
@@ -122,16 +134,17 @@ def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fi
             if means_another or not is_whole or not _no_other_option(choices, own, text, after, end):
                 return None, ""
             return value, letter.group()
-    return (None, "") if LIKE_A_NUMBER.match(text, position, end) else None
+    if not LIKE_A_NUMBER.match(text, position, end):
+        return None
+    amount = read_number(text, start, end, must_fill_line)  # "6 apples" is the option 6
+    same = [i for i, choice in enumerate(choices) if amount and amount[0] and number(choice) == amount[0]]
+    return (chr(ord("A") + same[0]), amount[1]) if amount and len(same) == 1 else (None, "")
 
 
 def _no_other_option(choices: Sequence[str], own: int, text: str, after: int, end: int) -> bool:
     """Whether the rest of the sentence behind a letter names no other option and does not take it back."""
     if is_plain(text, after, end):
         return True
-    against = NOT_LETTER.match(text, after, end)  # "(B), not (C)"
-    if against:
-        return is_plain(text, against.end(), end)
     found = ending(text, after, end)
     if found is None or found.words.strip(" *_`\"'“”‘’)]}$.") or DOUBT.search(found.remark):
         return False
