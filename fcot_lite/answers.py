@@ -7,8 +7,11 @@ conclusion is something else. Rules, in order:
 - Every stated answer is read. Two that differ are "conflicting answers", and so is one that is stated and denied
   ("the answer is not 5"). A statement that names no answer ("the answer is <number>") says nothing and is passed over.
 - "####", and an answer on the line below its announcement, must fill the line: "#### 2. Add them up" is a heading.
+- Behind an answer may stand the end of its sentence, a reason ("because ...") or a remark without a second answer of
+  its kind; anything else ("5 or six", "5∕2", "(B)?", "yes, if") makes it no answer, and so does what stands right around
+  a box (endings.py). A statement that is supposed or doubted ("if the answer is 5") counts as denied.
 - number: of "12 + 3 = 15" the value after the last "=" counts. What is not one plain number, such as "12 + 3",
-  "5 or 6", "5 hours 30 minutes", "1,23", "5 million", "3rd" or "3x", is no answer, and next to a plain one a conflict.
+  "5 or 6", "5 hours 30 minutes", "1,23", "5 dozen", "3rd" or "3x", is no answer, and next to a plain one a conflict.
   Numbers are compared exactly; numerals.py lists how they may be written. Currency signs, a per cent sign, unit words,
   markdown and LaTeX around a number do not matter: $1,234.00 is 1234, 50% is 50, and so not 0.5. Only where a gold
   answer shows all the digits of a double, as 0.8333333333333334 for 5/6, it stands for that fraction, and its decimals
@@ -19,7 +22,8 @@ conclusion is something else. Rules, in order:
 - text: the line, or the sentence, in any case, without quotes and markdown around it and without its last stop. Where
   the gold answer has several lines, all up to an empty line.
 - math: a number, or a formula in one spelling (formulas.py). Two formulas that differ are for the `verifier` to judge.
-- An answer that the text takes back right after its last statement ("Wait, ...") is a conflict.
+- An answer that the text takes back right after its last statement ("Wait, ...", "But ..."), or that another one
+  follows on the next line, is a conflict.
 
 Flexible: the last statement that names an answer, even where others differ; without one, the last number, option, yes
 or no, or line of the text, finished or not (flexible.py). A column to compare with, never what admits training data.
@@ -99,10 +103,9 @@ TAKEN_BACK = re.compile(
 )
 LONGEST_REMARK = 1_000  # characters after the last statement in which it is taken back
 NO_AGAIN = re.compile(r"[\s.!*\"')]{0,8}[Nn]o\b")
-OPPOSITE = {
-    "yes": re.compile(r"[\s.!?*\"')}$]{0,8}(?:(?:it(?:['’]s|\sis)|i\smean)\s)?no\b(?!\s[a-z])", re.IGNORECASE),
-    "no": re.compile(r"[\s.!?*\"')}$]{0,8}(?:(?:it(?:['’]s|\sis)|i\smean)\s)?yes\b", re.IGNORECASE),
-}
+_IT_IS = r"[\s.!?*\"')}$]{0,8}(?:(?:it(?:['’]s|\sis)|i\smean)\s)?"
+THEN_NO = re.compile(_IT_IS + r"no\b(?!\s[a-z])", re.IGNORECASE)
+THEN_YES = re.compile(_IT_IS + r"yes\b", re.IGNORECASE)
 # A line of a word or three that announces nothing: it may be an answer of its own.
 BARE = re.compile(r"[^\S\n]*(?![-*] )\S{1,40}(?:[^\S\n]\S{1,20}){0,2}(?<![:：])[^\S\n]*")
 BARE_WORD = re.compile(r"[^\S\n]*[*_\"']{0,3}[A-Za-zÀ-ɏ-]{1,40}[*_\"'.!]{0,4}[^\S\n]*")
@@ -334,7 +337,7 @@ def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:
         return True
     if turns(text, ends, len(text)) and not (value == "no" and NO_AGAIN.match(text, ends)):
         return True
-    if value in ("yes", "no") and OPPOSITE[value].match(text, ends):
+    if (value == "yes" and THEN_NO.match(text, ends)) or (value == "no" and THEN_YES.match(text, ends)):
         return True
     bare = BARE if isinstance(value, Fraction) or value in ("yes", "no") or str(value).isupper() else BARE_WORD
     for place in (below(text, ends, len(text)), next_sentence(text, ends, len(text))):

@@ -49,7 +49,7 @@ SCALES = re.compile(
       | hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|(?:[a-z]{{3,9}}t(?:een|ie)|ten)ths?
       | (?:hundred|thousand|milli?on|billion)ths? | squared?(?=\W*\Z)|cubed?(?=\W*\Z)|doubled?|tripled?|halved|factorial
       | at\s+(?:least|most)|twice|thrice|plus|minus|negative|multiplied|divided|mod|modulo|modulus|remainder|roots?|sqrt|power|raised|base
-      | point|sin|cos|tan|log|ln|exp|pi|dot|infinity|times(?!\s+as\s+(?:many|much)\b|\s+(?:an?|per|each|every)\s|\W*\Z)
+      | point(?=\s+[a-z0-9])|sin|cos|tan|log|ln|exp|pi|dot|infinity|times(?!\s+as\s+(?:many|much)\b|\s+(?:an?|per|each|every)\s|\W*\Z)
       )\b | \bMM\b""",
     re.VERBOSE,
 )

@@ -1,7 +1,7 @@
 r"""Numbers as people, models and LaTeX write them, each with its exact value.
 
 `1,234` `1{,}234` `1\,234` `1 234` (with a thin or unbreakable space) `1,00,000` `-5` `−5` `–5` `minus 5` `$5` `.5`
-`3/4` `\frac{3}{4}` `\frac34` `½` `1 1/2` `1 and 1/2` `1\frac{1}{2}` `1½` `1.5e3` `1.5 × 10^3` `1.5\times10^{3}`. A per
+`3/4` `\frac{3}{4}` `\frac34` `½` `1 1/2` `1 and 1/2` `1\frac{1}{2}` `1½` `1.5e3` `1.5 × 10^3` `1.5\times10^{3}`, and where they are stated `1 million`, `10^6` and `five (5)`. A per
 cent sign says how a number is written and is no part of it: 50% is 50. Nothing is evaluated: a division is only read
 where it is written as one fraction. Digits are 0 to 9 only, at most 1,000 in a row, and exponents have at most three.
 """
@@ -88,8 +88,9 @@ _AGAIN = re.compile(rf"{_GAP}(?:,\s?)?[(]?(?:or|i\.e\.,?|that\ is,?)\s{_OPEN}", 
 _SUM = re.compile(r"[0-9.]+(?:[-+*/×÷=][0-9.]+)+")
 _MAGNITUDE = re.compile(r"[ ]{1,2}(?P<word>hundred|thousand|million|billion|trillion)(?![\w'’-])")
 _MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_POWER_OF_TEN = re.compile(r"10(?:\^|\*\*)(?:\{([0-9]{1,3})\}|([0-9]{1,3}))(?![0-9.^*])")
+_POWER_OF_TEN = re.compile(r"10(?:\^|\*\*)(?:\{([0-9]{1,3})\}|([0-9]{1,3}))(?![0-9^*]|\.[0-9])")
 _NUMBER_WORD = re.compile(rf"(?i:{'|'.join(sorted(NUMBER_WORDS, key=len, reverse=True))})\b(?!\s(?:of|more|less)\b)")
+_IN_DIGITS = re.compile(r"\s?\((?=\$?[0-9])")  # five (5)
 # "The answer is Tom has 5 apples.": only where nothing comes after it, or it is the first sentence of a reasoning.
 _SOMEBODY_HAS = re.compile(
     r"(?:[A-Z][a-z]{1,20}|he|she|it|they|we|you|I)\s(?:now\s)?(?:has|have|had|needs?|gets?|got)\s(?:only\s)?"
@@ -106,7 +107,7 @@ def read_number(text: str, start: int, end: int, must_fill_line: bool) -> Stated
     ends_text = False
     if not LIKE_A_NUMBER.match(text, position, end):
         if word := _NUMBER_WORD.match(text, position, end):
-            bracket = re.compile(r"\s?\((?=\$?[0-9])").match(text, word.end(), end)
+            bracket = _IN_DIGITS.match(text, word.end(), end)
             if not bracket:
                 return None, ""
             in_words = Fraction(NUMBER_WORDS[word.group().lower()])
@@ -121,8 +122,8 @@ def read_number(text: str, start: int, end: int, must_fill_line: bool) -> Stated
     is_expression = False
     if power := _POWER_OF_TEN.match(text, position, end):
         plain = not must_fill_line or FILLS_LINE.match(text, power.end(), end)
-        value = Fraction(10) ** int(power[1] or power[2])
-        return (value, power.group()) if plain and is_alone(text, power.end(), end, value) else (None, "")
+        ten = Fraction(10) ** int(power[1] or power[2])
+        return (ten, power.group()) if plain and is_alone(text, power.end(), end, ten) else (None, "")
     for _ in range(MOST_STEPS):
         match = VALUE.match(text, position, end)
         if not match:
@@ -137,9 +138,10 @@ def read_number(text: str, start: int, end: int, must_fill_line: bool) -> Stated
     after = match.end()
     if must_fill_line and not FILLS_LINE.match(text, after, end):
         return None
-    value = _value(match)
-    if is_expression or value is None or (in_words is not None and value != in_words):
+    exact = _value(match)
+    if is_expression or exact is None or (in_words is not None and exact != in_words):
         return None, ""
+    value = exact
     magnitude = _MAGNITUDE.match(text, after, end)
     if magnitude:
         after = magnitude.end()

@@ -136,6 +136,8 @@ def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fi
             return value, letter.group()
     if not LIKE_A_NUMBER.match(text, position, end):
         return None
+    if "%" in text[position : min(end, position + 40)]:
+        return None, ""
     amount = read_number(text, start, end, must_fill_line)  # "6 apples" is the option 6
     same = [i for i, choice in enumerate(choices) if amount and amount[0] and number(choice) == amount[0]]
     return (chr(ord("A") + same[0]), amount[1]) if amount and len(same) == 1 else (None, "")
