@@ -108,7 +108,9 @@ _BEHIND_BOX = re.compile(
           | (?:,|\b(?:and|or|to)\b)\s{0,2}\\?[$(]?[0-9] )""",
     re.VERBOSE,
 )
-_WORDS_BEHIND = re.compile(r"(?:[^\S\n]|[*_`)\]}$%°({,]|\\(?:[)\]%$,;! ]|text\b|mathrm\b)){0,8}+(?:[A-Za-z'’-]+[^\S\n]{0,2}){0,3}")
+_WORDS_BEHIND = re.compile(
+    r"(?:[^\S\n]|[*_`)\]}$%°({,]|\\(?:[)\]%$,;! ]|text\b|mathrm\b)){0,8}+(?:[A-Za-z'’-]+[^\S\n]{0,2}){0,3}"
+)
 _NESTED = re.compile(r"(?:\\(?:boxed|fbox|text|mathbf|mathrm|textbf)\s?\{)+\Z")
 _VARIABLE = re.compile(r"(?<![\w'’°\\-])(?![mgshlLaAI]\b)[A-Za-z](?![\w'’])")
 

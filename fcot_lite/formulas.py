@@ -14,7 +14,9 @@ LONGEST_FORMULA = 1_000  # characters; the longest gold answer of MATH has under
 _DELIMITED = re.compile(r"\s{0,8}(?:(?P<dollars>\${1,2})|\\\(|\\\[)")
 _PRICE = re.compile(r"[0-9][0-9,]{0,20}(?:\.[0-9]{1,20})?")
 # "the point (3, 4)"
-_CALLED = re.compile(r"(?i:the\s(?:point|interval|set|function|polynomial|expression|number|value|ordered\s(?:pair|triple))\s)")
+_CALLED = re.compile(
+    r"(?i:the\s(?:point|interval|set|function|polynomial|expression|number|value|ordered\s(?:pair|triple))\s)"
+)
 _SENTENCE_END = re.compile(r"[.!?](?=[\s*_]|\Z)|\n")
 # What may stand behind a number as its unit. Any other letters may be variables: 5xy is no 5.
 _UNITS = (
@@ -63,9 +65,7 @@ _SPELLINGS = [
 ]
 
 
-def read_formula(
-    gold: Fraction | str | None, text: str, start: int, end: int, must_fill_line: bool
-) -> Stated | None:
+def read_formula(gold: Fraction | str | None, text: str, start: int, end: int, must_fill_line: bool) -> Stated | None:
     """The formula stated from `start` on: what stands in the box or between the dollar signs, or the sentence.
 
     A name before it, "x = 5", and a unit behind it, "5 cm", do not count where `gold` has none.

@@ -155,7 +155,10 @@ def _no_other_option(choices: Sequence[str], own: int, text: str, after: int, en
     remark = found.remark.casefold()
     mine = choices[own].casefold() if own < len(choices) else ""
     return not any(
-        choice and choice.casefold() in remark and choice.casefold() not in mine and re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", found.remark, re.IGNORECASE)
+        choice
+        and choice.casefold() in remark
+        and choice.casefold() not in mine
+        and re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", found.remark, re.IGNORECASE)
         for i, choice in enumerate(choices)
         if i != own
     )
