@@ -8,8 +8,8 @@ conclusion is something else. Rules, in order:
   ("the answer is not 5"). A statement that names no answer ("the answer is <number>") says nothing and is passed over.
 - "####", and an answer on the line below its announcement, must fill the line: "#### 2. Add them up" is a heading.
 - Behind an answer may stand the end of its sentence, a reason ("because ...") or a remark without a second answer of
-  its kind; anything else ("5 or six", "5∕2", "(B)?", "yes, if") makes it no answer, and so does what stands right around
-  a box (endings.py). A statement that is supposed or doubted ("if the answer is 5") counts as denied.
+  its kind; anything else ("5 or six", "5∕2", "(B)?", "yes, if") makes it no answer, and so does what stands right
+  around a box (endings.py). A statement that is supposed or doubted ("if the answer is 5") counts as denied.
 - number: of "12 + 3 = 15" the value after the last "=" counts. What is not one plain number, such as "12 + 3",
   "5 or 6", "5 hours 30 minutes", "1,23", "5 dozen", "3rd" or "3x", is no answer, and next to a plain one a conflict.
   Numbers are compared exactly; numerals.py lists how they may be written. Currency signs, a per cent sign, unit words,
@@ -62,7 +62,8 @@ STATED = re.compile(
         (?i:nswer) (?<![A-Za-z].{6}) (?: (?<=<.{6})> | [*_"]{0,3}+
           (?: \s{1,3}to\s{1,3}th(?:e|is)\s{1,3}(?:question|problem) )?+
           (?: ,?\s(?i:therefore|then|thus|hence|so),? )?+
-          (?: \s{1,3}(?i:is|(?:would|must|should)\s{1,3}be|(?<=\s[Aa]nswer\s)=(?=\s))(?!\w) (?P<denied>\s{1,3}(?i:not)\b)?+
+          (?: \s{1,3}(?i:is|(?:would|must|should)\s{1,3}be|(?<=\s[Aa]nswer\s)=(?=\s))(?!\w)
+            (?P<denied>\s{1,3}(?i:not)\b)?+
             | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}[:：]
             | (?<=\#\s.{6})(?=\n) ) )
       | orrect \s(?:option|choice|letter) \s{1,3}is\b (?!\s{1,3}(?i:not)\b)
@@ -80,12 +81,15 @@ ANNOUNCES = re.compile(
 LONGEST_ANNOUNCEMENT = 60
 # "I doubt that the answer is 5", "Suppose the answer is 5": what a statement depends on stands right before it.
 SUPPOSED = re.compile(
-    r"""\b(?: (?i:if|whether|unless|suppose|supposing|assume|assuming|imagine|pretend|doubt|deny|say(?:s|ing)?|claim(?:s|ing)?
-            |guess|hope|wish|unlikely|impossible|incorrect|false|wrong|untrue|unclear|unsure|maybe|perhaps|possibly|until|case
-            |not\s(?:true|correct|right|sure|clear|certain|likely))
+    r"""\b(?: (?i:if|whether|unless|suppose|supposing|assume|assuming|imagine|pretend|doubt|deny|say(?:s|ing)?
+            |claim(?:s|ing)?|guess|hope|wish|unlikely|impossible|incorrect|false|wrong|untrue|unclear|unsure|maybe|perhaps|possibly|until
+            |case            |not\s(?:true|correct|right|sure|clear|certain|likely))
         | (?<!I\s)(?<!We\s)(?<!we\s)(?i:think|believe|conclude|expect)
-        | (?i:not|n['’]t)\s(?i:think|believe|conclude|expect|say) | (?i:might|could|would|may)\s(?i:think|believe|say|conclude|expect) )
-      \b,? (?:\sthat)?,? (?:\s(?:the|my|your|our|his|her|their|this|its))? (?:\s(?:final|correct|right|real)){0,2} \s?\Z""",
+        | (?i:not|n['’]t)\s(?i:think|believe|conclude|expect|say)
+        | (?i:might|could|would|may)\s(?i:think|believe|say|conclude|expect) )
+      \b,? (?:\sthat)?,? (?:\s(?:the|my|your|our|his|her|their|this|its))?
+      (?:\s(?:final|correct|right|real)){0,2} \s?\Z
+      | \b(?i:wrong|incorrect|false|possible|another|other|one|first|second|initial|their|his|her)\s\Z""",
     re.VERBOSE,
 )
 LONGEST_BOX = 1_000  # characters
@@ -93,12 +97,18 @@ _BRACES = re.compile(r"\\?[{}]")
 # "The answer is 5. Wait, that is wrong: 6": what says so right after the last statement takes it back.
 TAKEN_BACK = re.compile(
     r"""[.!?,;:(\n–—-] [\s*_]{0,4}
-        (?i: wait\b | oops\b | hold\ on\b | scratch\ that\b | correction\b | sorry\b | actually\b(?!,?\ (?:we|you|i|let)\b) | (?P<no>no,)
-           | (?:i|we)\ made\ an?\ (?:mistake|error)\b | hmm+\b | let\ me\ (?:correct|fix|redo|recalculate|reconsider)\b
-           | (?:(?:but|and|so|which)\ )?(?:that|this|it|which)(?:\ is|\ was|['’]s|\ (?:can)?\ ?not\ be|\ can['’]t\ be|\ isn['’]t)
-             \ (?:wrong|incorrect|a\ mistake|not\ (?:right|correct|true|it))\b
-           | (?:(?:so|then|but)\ )?(?:it|this|that|the\ \w{1,12})\ should\ (?:be|have\ been)\ [$(*\\]{0,3}(?:[0-9A-Z(]|yes\b|no\b)
-           | the\ (?:correct|right|real|actual)\ (?:value|result|number|total|amount|one|word|city)\ (?:is|was|would|should)\b )""",
+        (?i: wait\b | oops\b | hold\ on\b | scratch\ that\b | correction\b | sorry\b 
+           | actually\b(?!,?\ (?:we|you|i|let)\b) | (?P<no>no,)
+           | make\ (?:that|it)\b | (?:i|we)\ (?:was|were)\ (?:wrong|mistaken)\b
+           | (?:i|we)\ made\ an?\ (?:mistake|error)\b | hmm+\b
+           | let\ me\ (?:correct|fix|redo|recalculate|reconsider)\b
+           | (?:(?:but|and|so|which)\ )?(?:that|this|it|which)
+             (?:\ is|\ was|['’]s|\ (?:can)?\ ?not\ be|\ can['’]t\ be|\ isn['’]t)
+             \ (?:wrong|incorrect|a\ mistake|not\ (?:right|correct|true|it|the\ answer))\b
+           | (?:(?:so|then|but)\ )?(?:it|this|that|the\ \w{1,12})\ should\ (?:be|have\ been)
+             \ [$(*\\]{0,3}(?:[0-9A-Z(]|yes\b|no\b)
+           | the\ (?:correct|right|real|actual)\ (?:value|result|number|total|amount|one|word|city)
+             \ (?:is|was|would|should)\b )""",
     re.VERBOSE,
 )
 LONGEST_REMARK = 1_000  # characters after the last statement in which it is taken back
@@ -322,7 +332,7 @@ def _supposed(text: str, statement: re.Match[str]) -> bool:
     start = statement.start()
     before = text[max(0, start - LONGEST_ANNOUNCEMENT) : start]
     sentence = before[max(before.rfind("."), before.rfind("\n")) + 1 :]
-    return len(sentence) > 5 and statement.group()[0] in "AaCc" and SUPPOSED.search(sentence) is not None
+    return len(sentence) > 3 and statement.group()[0] in "AaCc" and SUPPOSED.search(sentence) is not None
 
 
 def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:

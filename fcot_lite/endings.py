@@ -2,8 +2,8 @@ r"""What may follow a stated answer without being part of it: a list of what may
 
 Behind "The answer is 5" only these leave it a plain answer: the end of the sentence, words that may be its unit, a
 reason ("because 2 + 3 = 5") and a remark that a comma, a bracket or a dash opens and that holds no second answer. All
-else, "5 or six", "5∕2", "5 and a half", "(B)?", makes it no plain answer. `numerals`, `readings` and `formulas` say what
-a second answer of their kind is; this file has the words that all of them share. Nothing is evaluated.
+else, "5 or six", "5∕2", "5 and a half", "(B)?", makes it no plain answer. `numerals`, `readings` and `formulas` say
+what a second answer of their kind is; this file has the words that all of them share. Nothing is evaluated.
 """
 
 import re
@@ -27,7 +27,8 @@ _LATEX = [
 # Words that offer another answer or take this one back.
 DOUBT = re.compile(
     r"""\b(?i: or|nor|x?or\s+else|maybe|perhaps|possibly|probably|either|neither|but|however|although|though|unless|if
-      | otherwise|else|except|wrong|incorrect|mistaken?|false|untrue|invalid|wait|oops|actually|rather|instead|sorry|hmm+
+      | otherwise|else|except|wrong|incorrect|mistaken?|false|untrue|invalid|wait|oops|actually|rather|instead
+      | sorry|hmm+
       | never|versus|vs|should|alternatively|could|might|also|too|likewise|equally|then|unsure|uncertain|doubt|guess
       | until|whereas|while|cannot )\b | \b(?i:not|no)\b | n['’]t\b | [?&|<>~≈±∨∪…] | \.\.\.""",
     re.VERBOSE,
@@ -46,10 +47,14 @@ NUMBER_WORDS = {word: i for i, word in enumerate(ONES)} | {word: 10 * i for i, w
 SCALES = re.compile(
     rf"""\b(?i: {"|".join(NUMBER_WORDS)} | (?:hundred|thousand|lakh|crore|dozen|score|ten)s? | gross|grand|mil|mill
       | [a-z]{{1,8}}illi(?:on|ard|one|onen)e?s? | k|m{{2}}|bn|mn|tn|trn|mio|mrd
-      | hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|(?:[a-z]{{3,9}}t(?:een|ie)|ten)ths?
-      | (?:hundred|thousand|milli?on|billion)ths? | squared?(?=\W*\Z)|cubed?(?=\W*\Z)|doubled?|tripled?|halved|factorial
-      | at\s+(?:least|most)|twice|thrice|plus|minus|negative|multiplied|divided|mod|modulo|modulus|remainder|roots?|sqrt|power|raised|base
-      | point(?=\s+[a-z0-9])|sin|cos|tan|log|ln|exp|pi|dot|infinity|times(?!\s+as\s+(?:many|much)\b|\s+(?:an?|per|each|every)\s|\W*\Z)
+      | hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?
+      | (?:[a-z]{{3,9}}t(?:een|ie)|ten)ths?
+      | (?:hundred|thousand|milli?on|billion)ths? | squared?(?=\W*\Z)|cubed?(?=\W*\Z)|doubled?|tripled?|halved
+      | factorial|mille|millones|mln|doz|dz|twelfths?
+      | at\s+(?:least|most)|twice|thrice|plus|minus|negative|multiplied|divided|mod|modulo|modulus
+      | remainder|roots?|sqrt|power|raised|base
+      | point(?=\s+[a-z0-9])|sin|cos|tan|log|ln|exp|pi|dot|infinity
+      | times(?!\s+as\s+(?:many|much)\b|\s+(?:an?|per|each|every)\s|\W*\Z)
       )\b | \bMM\b""",
     re.VERBOSE,
 )
@@ -91,10 +96,11 @@ def ending(text: str, position: int, end: int) -> Ending | None:
     return Ending(sentence[: opening.start()], sentence[opening.end() - 1 :], because)
 
 
-# Around a box: -\boxed{5}, 2\boxed{5}, \frac{\boxed{5}}{2}, x + \boxed{5} and \boxed{5}^2, \boxed{5} + 1, \boxed{5} million
-# are no plain 5. A bullet, "- \boxed{5}", and words are no part of it.
+# Around a box: -\boxed{5}, 2\boxed{5}, \frac{\boxed{5}}{2}, x + \boxed{5} and \boxed{5}^2, \boxed{5} + 1,
+# \boxed{5} million are no plain 5. A bullet, "- \boxed{5}", and words are no part of it.
 _BEFORE_BOX = re.compile(
-    r"""(?: [0-9A-Za-z)}\]!√π][$({\[]{0,2} | [+−*/^×÷·±<>~≠][\s$({\[]{0,4} | [0-9]\s{1,2}\$?(?!\n) | -[$({\[]{0,2}
+    r"""(?: [0-9][,.] | [0-9A-Za-z)}\]!√π][$({\[]{0,2} | [+−*/^×÷·±<>~≠][\s$({\[]{0,4} | [0-9]\s{1,2}\$?(?!\n)
+          | -[$({\[]{0,2}
           | [0-9A-Za-z)}\]]\s{0,2}[-–]\s?[$({\[]{0,2} (?<![A-Za-z]{2}\s[-–]\s)
           | \{\s?
           | \\(?:times|cdot|div|pm|neg|frac|sqrt)\s?\$?
@@ -102,7 +108,7 @@ _BEFORE_BOX = re.compile(
     re.VERBOSE,
 )
 _BEHIND_BOX = re.compile(
-    r"""[})]?(?: [0-9A-Za-z^_({\[!] | \\(?![)\]%$,;!\ ]|text|quad|end|\\) )
+    r"""[})]?(?: [0-9A-Za-z^_({\[!] | [.,][0-9] | \\(?![)\]%$,;!\ ]|text|quad|end|\\) )
       | (?:[^\S\n]|[*_`)\]}$%°]|\\[)\]%$,;!\ \\]){0,8}+ (?: [+−*/^×÷·±<>=~≈&|?] | [-–](?!\s[A-Za-z]{2})
           | \\(?:times|cdot|div|pm|approx|sqrt|pi)\b
           | (?:,|\b(?:and|or|to)\b)\s{0,2}\\?[$(]?[0-9] )""",
@@ -124,7 +130,7 @@ def box_is_alone(text: str, start: int, end: int) -> bool:
     if line.endswith("-"):
         return False
     after = end + 1
-    if is_plain(text, after, len(text)):
+    if text[after : after + 1] != "!" and is_plain(text, after, len(text)):
         return True
     if _BEHIND_BOX.match(text, after):
         return False
@@ -135,8 +141,9 @@ def box_is_alone(text: str, start: int, end: int) -> bool:
 
 # "The answer is 5. But that is wrong." "Yes. No." "5. = 6"
 _TURNS = re.compile(
-    r"""[\s*_`"'“”‘’)\]}$]{0,8}+ (?: (?i:but|however|although|though|hmm+|or|nor|alternatively|otherwise|unless|except|maybe
-          |perhaps|possibly|not|nope|wrong|incorrect|false|oh|uh|er|no(?=[\s]?[.,;:!?–—-])|wait|oops|actually(?=,?\s(?:[0-9$(]|it\b)))\b
+    r"""[\s*_`"'“”‘’)\]}$]{0,8}+ (?: (?i:but|however|although|though|hmm+|or|nor|alternatively|otherwise|unless
+          |except|maybe|perhaps|possibly|not|nope|wrong|incorrect|false|oh|uh|er|no(?=[\s]?[.,;:!?–—-])|wait|oops
+          |actually(?=,?\s(?:[0-9$(]|it\b)))\b
       | (?:and|plus|minus|times|point|over)\b )""",
     re.VERBOSE,
 )

@@ -27,14 +27,16 @@ _UNITS = (
 )
 _WITH_UNIT = re.compile(
     rf"""(?P<number>.*[0-9}}]) (?: (?:\\[,;: ]|~|\s)*
-          (?: \\(?:text|mathrm|mbox|textbf)\s?\{{\s*(?:(?:{_UNITS})[\s./]*){{1,3}}\}} | (?:\s(?:{_UNITS})\b){{1,3}} | (?:cm|mm|km|kg)\b )
+          (?: \\(?:text|mathrm|mbox|textbf)\s?\{{\s*(?:(?:{_UNITS})[\s./]*){{1,3}}\}} | (?:\s(?:{_UNITS})\b){{1,3}}
+            | (?:cm|mm|km|kg)\b )
           (?:\^\{{?[23]\}}?|[²³])? ) [\s.]*""",
     re.VERBOSE,
 )
 _NAME = re.compile(r"([A-Za-z])=(?!=)(?![A-Za-z]\Z)")  # "x=5", but not the equation "x=y"
 _COMMAND = re.compile(r"\\(?!text|mbox|textbf|textit)[A-Za-z]+|\\text(?:bf|it)?\{\s*\}")
 _WORDS = re.compile(
-    r"(?!(?:sin|cos|tan|cot|sec|csc|log|exp|min|max|gcd|lcm|mod|arcsin|arccos|arctan|sqrt|frac|text|textbf|textit|mbox)(?![A-Za-z]))"
+    r"(?!(?:sin|cos|tan|cot|sec|csc|log|exp|min|max|gcd|lcm|mod|arcsin|arccos|arctan|sqrt|frac|text|textbf|textit"
+    r"|mbox)(?![A-Za-z]))"
     r"(?<![A-Za-z])(?:[A-Za-z]{3,}|or|if|is|of|to|in|no|not|[A-Z][a-z])(?![A-Za-z])"
 )
 _BECAUSE = re.compile(r",?\s(?:because|since|as)\s.*", re.DOTALL)

@@ -1,7 +1,8 @@
 r"""Numbers as people, models and LaTeX write them, each with its exact value.
 
 `1,234` `1{,}234` `1\,234` `1 234` (with a thin or unbreakable space) `1,00,000` `-5` `−5` `–5` `minus 5` `$5` `.5`
-`3/4` `\frac{3}{4}` `\frac34` `½` `1 1/2` `1 and 1/2` `1\frac{1}{2}` `1½` `1.5e3` `1.5 × 10^3` `1.5\times10^{3}`, and where they are stated `1 million`, `10^6` and `five (5)`. A per
+`3/4` `\frac{3}{4}` `\frac34` `½` `1 1/2` `1 and 1/2` `1\frac{1}{2}` `1½` `1.5e3` `1.5 × 10^3` `1.5\times10^{3}`, and
+where they are stated `1 million`, `10^6` and `five (5)`. A per
 cent sign says how a number is written and is no part of it: 50% is 50. Nothing is evaluated: a division is only read
 where it is written as one fraction. Digits are 0 to 9 only, at most 1,000 in a row, and exponents have at most three.
 """
@@ -57,7 +58,8 @@ LIKE_A_NUMBER = re.compile(
 # What may stand between the statement and its number.
 LEAD = re.compile(
     r"""(?: [\s*_`"'“”:=(\[{$€£¥₹₽₩≈] | \\[(\[,!;$\ ] | \\(?:text|textbf|mathbf|mathrm|bf|approx)\b
-          | (?i:therefore|thus|then|hence|so|simply|just|only|that|there\s{1,3}(?:are|is|were|was)|exactly|also|still|indeed|clearly|now|again
+          | (?i:therefore|thus|then|hence|so|simply|just|only|that
+                |there\s{1,3}(?:are|is|were|was)|exactly|also|still|indeed|clearly|now|again
                 |approximately|about|around|roughly|equal\s{1,3}to|equals|a\s{1,3}total\s{1,3}of)\b [,:]?+
           | (?:USD|EUR|GBP|INR|US)(?![a-z]) | Rs\b\.?+ | [A-Za-z]{1,20}+\s?+=(?!=) ){0,40}+""",
     re.VERBOSE,

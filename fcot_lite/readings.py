@@ -61,11 +61,12 @@ OTHER_WORD = re.compile(
 LETTERS_LEAD = re.compile(r"(?:[\s*_`\"'“”‘’:=(\[{$]|\\text\{){0,40}+")
 _LETTER = r"[^\W\d_]"  # of any alphabet: names end in é too
 LETTERS = re.compile(
-    rf"{_LETTER}(?!{_LETTER})(?:(?:[ \t\"'“”‘’,*`+–-]{{1,4}}|,?\sand\s[\"']?){_LETTER}(?!\w)){{1,63}}|{_LETTER}{{1,64}}+(?!\w)"
+    rf"{_LETTER}(?!{_LETTER})(?:(?:[ \t\"'“”‘’,*`+–-]{{1,4}}|,?\sand\s[\"']?){_LETTER}(?!\w)){{1,63}}"
+    rf"|{_LETTER}{{1,64}}+(?!\w)"
 )
 SPELLED = re.compile(rf"[(,]\s?({LETTERS.pattern})[)\"'\s]*\Z")
 # A remark on letters begins as none of them would be written: any other word could be a second answer.
-EXPLAINS = re.compile(r",?\s*\(?(?:which|the|when|by|taking|formed|made|these|this|as|that\sis)\s")
+EXPLAINS = re.compile(r",?\s*\(?(?:which|the(?!\sother)|when|by|taking|formed|made|these|this|as|that\sis)\s")
 
 # Texts.
 LONGEST_TEXT = 10_000  # characters; a longer line is no answer

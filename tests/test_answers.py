@@ -223,7 +223,8 @@ NUMBER_UNITS = [
     "{", "\\frac{", "½", "1 1/2 ", "²", "1\u202f234", "\0", "\ud800", "\u2028", "<answer>", "</", "\\text{a", "1e9",
     "1,00", "10**", "answer: $", "\\(", "answer: 5. Wa", ".", "-", "\\boxed{" + "{" * 900, "\\left(",
     "\\boxed{" + "5{,}" * 200,
-    "answer: 1 apple, ", "answer: 1 because ", "if the answer: 1 ", "\\boxed{1} and ", "answer: 1...", "answer: 1\n", "answer: one (",
+    "answer: 1 apple, ", "answer: 1 because ", "if the answer: 1 ", "\\boxed{1} and ", "answer: 1...", "answer: 1\n",
+    "answer: one (",
     "answer: 1 x ", "answer: 1 or ", "answer: x = ", "(A)", "x^{",
 ]  # fmt: skip
 
