@@ -7,8 +7,11 @@ conclusion is something else. Rules, in order:
 - Every stated answer is read. Two that differ are "conflicting answers", and so is one that is stated and denied
   ("the answer is not 5"). A statement that names no answer ("the answer is <number>") says nothing and is passed over.
 - "####", and an answer on the line below its announcement, must fill the line: "#### 2. Add them up" is a heading.
+- Behind an answer may stand the end of its sentence, a reason ("because ...") or a remark without a second answer of
+  its kind; anything else ("5 or six", "5∕2", "(B)?", "yes, if") makes it no answer, and so does what stands right
+  around a box (endings.py). A statement that is supposed or doubted ("if the answer is 5") counts as denied.
 - number: of "12 + 3 = 15" the value after the last "=" counts. What is not one plain number, such as "12 + 3",
-  "5 or 6", "5 hours 30 minutes", "1,23", "5 million", "3rd" or "3x", is no answer, and next to a plain one a conflict.
+  "5 or 6", "5 hours 30 minutes", "1,23", "5 dozen", "3rd" or "3x", is no answer, and next to a plain one a conflict.
   Numbers are compared exactly; numerals.py lists how they may be written. Currency signs, a per cent sign, unit words,
   markdown and LaTeX around a number do not matter: $1,234.00 is 1234, 50% is 50, and so not 0.5. Only where a gold
   answer shows all the digits of a double, as 0.8333333333333334 for 5/6, it stands for that fraction, and its decimals
@@ -19,7 +22,8 @@ conclusion is something else. Rules, in order:
 - text: the line, or the sentence, in any case, without quotes and markdown around it and without its last stop. Where
   the gold answer has several lines, all up to an empty line.
 - math: a number, or a formula in one spelling (formulas.py). Two formulas that differ are for the `verifier` to judge.
-- An answer that the text takes back right after its last statement ("Wait, ...") is a conflict.
+- An answer that the text takes back right after its last statement ("Wait, ...", "But ..."), or that another one
+  follows on the next line, is a conflict.
 
 Flexible: the last statement that names an answer, even where others differ; without one, the last number, option, yes
 or no, word or line of the text, finished or not (flexible.py). A column to compare with, never what admits training
@@ -40,6 +44,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from fcot_lite import flexible, formulas, numerals, readings
+from fcot_lite.endings import below, box_is_alone, next_sentence, turns
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.numerals import Stated
 from fcot_lite.numerals import number as number
@@ -48,16 +53,21 @@ from fcot_lite.records import FinishReason, Problem, Verdict
 
 Mode = Literal["strict", "flexible", "paper", "paper-v1"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-GRADER_VERSION = "3"  # part of every stage's key; raise it with any change of a verdict
+GRADER_VERSION = "4"  # part of every stage's key; raise it with any change of a verdict
 MOST_ANSWERS = 50  # only the last 50 statements are read: beyond that a text only repeats itself
 
 # Where an answer is stated.
 STATED = re.compile(
     # The set of first characters comes first and alone: the engine then skips all others, three times as fast.
-    r"""[Aa\#\\] (?:
+    r"""[AaCc\#\\] (?:
         (?i:nswer) (?<![A-Za-z].{6}) (?: (?<=<.{6})> | [*_"]{0,3}+
           (?: \s{1,3}to\s{1,3}th(?:e|is)\s{1,3}(?:question|problem) )?+
-          (?: \s{1,3}(?i:is)\b (?P<denied>\s{1,3}(?i:not)\b)?+ | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}[:：] ) )
+          (?: ,?\s(?i:therefore|then|thus|hence|so),? )?+
+          (?: \s{1,3}(?i:is|(?:would|must|should)\s{1,3}be|(?<=\s[Aa]nswer\s)=(?=\s))(?!\w)
+            (?P<denied>\s{1,3}(?i:not)\b)?+
+            | (?P<isnt>\s{1,3}(?i:isn)['’]t\b) | \s{0,3}[:：]
+            | (?<=\#\s.{6})(?=\n) ) )
+      | orrect \s(?:option|choice|letter) \s{1,3}is\b (?!\s{1,3}(?i:not)\b)
       | \#\#\# (?<=\#{4}) (?P<hashes>\#*+)
       | boxed (?<=\\.{5}) \s{0,3}\{ )""",
     re.VERBOSE,
@@ -70,16 +80,46 @@ ANNOUNCES = re.compile(
     re.VERBOSE,
 )
 LONGEST_ANNOUNCEMENT = 60
+# "I doubt that the answer is 5", "Suppose the answer is 5": what a statement depends on stands right before it.
+SUPPOSED = re.compile(
+    r"""\b(?: (?i:if|whether|unless|suppose|supposing|assume|assuming|imagine|pretend|doubt|deny|say(?:s|ing)?
+            |claim(?:s|ing)?|guess|hope|wish|unlikely|impossible|incorrect|false|wrong|untrue|unclear|unsure|maybe|perhaps|possibly|until
+            |case            |not\s(?:true|correct|right|sure|clear|certain|likely))
+        | (?<!I\s)(?<!We\s)(?<!we\s)(?i:think|believe|conclude|expect)
+        | (?i:not|n['’]t)\s(?i:think|believe|conclude|expect|say)
+        | (?i:might|could|would|may)\s(?i:think|believe|say|conclude|expect) )
+      \b,? (?:\sthat)?,? (?:\s(?:the|my|your|our|his|her|their|this|its))?
+      (?:\s(?:final|correct|right|real)){0,2} \s?\Z
+      | \b(?i:wrong|incorrect|false|possible|another|other|one|first|second|initial|their|his|her)\s\Z""",
+    re.VERBOSE,
+)
 LONGEST_BOX = 1_000  # characters
 _BRACES = re.compile(r"\\?[{}]")
 # "The answer is 5. Wait, that is wrong: 6": what says so right after the last statement takes it back.
 TAKEN_BACK = re.compile(
     r"""[.!?,;:(\n–—-] [\s*_]{0,4}
-        (?i: wait\b | oops\b | hold\ on\b | scratch\ that\b | correction\b | sorry\b | actually\b | (?P<no>no,)
-           | (?:i|we)\ made\ an?\ (?:mistake|error)\b | (?:that|this)(?:\ is|['’]s)\ (?:wrong|incorrect)\b )""",
+        (?i: wait\b | oops\b | hold\ on\b | scratch\ that\b | correction\b | sorry\b 
+           | actually\b(?!,?\ (?:we|you|i|let)\b) | (?P<no>no,)
+           | make\ (?:that|it)\b | (?:i|we)\ (?:was|were)\ (?:wrong|mistaken)\b
+           | (?:i|we)\ made\ an?\ (?:mistake|error)\b | hmm+\b
+           | let\ me\ (?:correct|fix|redo|recalculate|reconsider)\b
+           | (?:(?:but|and|so|which)\ )?(?:that|this|it|which)
+             (?:\ is|\ was|['’]s|\ (?:can)?\ ?not\ be|\ can['’]t\ be|\ isn['’]t)
+             \ (?:wrong|incorrect|a\ mistake|not\ (?:right|correct|true|it|the\ answer))\b
+           | (?:(?:so|then|but)\ )?(?:it|this|that|the\ \w{1,12})\ should\ (?:be|have\ been)
+             \ [$(*\\]{0,3}(?:[0-9A-Z(]|yes\b|no\b)
+           | the\ (?:correct|right|real|actual)\ (?:value|result|number|total|amount|one|word|city)
+             \ (?:is|was|would|should)\b )""",
     re.VERBOSE,
 )
 LONGEST_REMARK = 1_000  # characters after the last statement in which it is taken back
+NO_AGAIN = re.compile(r"[\s.!*\"')]{0,8}[Nn]o\b")
+_IT_IS = r"[\s.!?*\"')}$]{0,8}(?:(?:it(?:['’]s|\sis)|i\smean)\s)?"
+THEN_NO = re.compile(_IT_IS + r"no\b(?!\s[a-z])", re.IGNORECASE)
+THEN_YES = re.compile(_IT_IS + r"yes\b", re.IGNORECASE)
+# A line of a word or three that announces nothing: it may be an answer of its own.
+BARE = re.compile(r"[^\S\n]*(?![-*] )\S{1,40}(?:[^\S\n]\S{1,20}){0,2}(?<![:：])[^\S\n]*")
+BARE_WORD = re.compile(r"[^\S\n]*[*_\"']{0,3}[A-Za-zÀ-ɏ-]{1,40}[*_\"'.!]{0,4}[^\S\n]*")
 Scorer = Callable[[Problem, str], bool]
 Verifier = Callable[[str, str], bool | None]  # (target, answer): None where it could not judge
 NOT_JUDGED = "not judged: "  # how the reason of a verdict begins that is neither right nor wrong
@@ -125,7 +165,7 @@ def grade(
     begins = 0
     for statement, answer in _statements(text, read):
         begins = statement.end()
-        if statement["denied"] or statement["isnt"]:
+        if statement["denied"] or statement["isnt"] or _supposed(text, statement):
             denied.add(answer[0])
         else:
             answers.append(answer)
@@ -133,7 +173,7 @@ def grade(
     if not values or values == {None}:
         return Verdict(False, None, "no answer")
     last = next(answer for answer in reversed(answers) if answer[0] is not None)
-    if len(values) > 1 or last[0] in denied or _taken_back(text, begins, last):
+    if len(values) > 1 or last[0] in denied or _taken_back(text, begins, last, read):
         return Verdict(False, last[1], "conflicting answers")
     return _judged(last, gold, problem, scorer, verifier)
 
@@ -188,7 +228,7 @@ def _rules(problem: Problem) -> tuple[Fraction | str, Read]:
             read = partial(_read_meant, meaning)
     elif kind == "math":
         gold = formulas.value(target)
-        read = formulas.read_formula
+        read = partial(formulas.read_formula, gold)
     elif kind == "choice":
         choices = problem.metadata.get("choices", ())
         read = partial(readings.read_choice, choices)
@@ -231,6 +271,8 @@ def _judged(
         return Verdict(False, written, "wrong")
     if verifier is None:
         return Verdict(False, written, f"{NOT_JUDGED}no verifier")
+    if formulas.is_prose(written) or formulas.other_name(problem.target, written):
+        return Verdict(False, written, f"{NOT_JUDGED}in words")
     judged = verifier(problem.target, written)
     if judged is None:
         return Verdict(False, written, f"{NOT_JUDGED}math-verify")
@@ -282,6 +324,8 @@ def _statements(text: str, read: Read) -> Iterator[tuple[re.Match[str], Stated]]
         elif closing == ">":
             end = max(statement.end(), text.find("</", statement.end(), end))
         answer = read(text, statement.end(), end, statement["hashes"] is not None) if end else None
+        if closing == "{" and answer is not None and not box_is_alone(text, statement.start(), end):
+            answer = None, ""
         if answer is not None:
             yield statement, answer
 
@@ -296,11 +340,34 @@ def _box_end(text: str, start: int, end: int) -> int:
     return 0
 
 
-def _taken_back(text: str, begins: int, answer: Stated) -> bool:
-    """Whether what follows the last answer, stated at `begins`, takes it back."""
+def _supposed(text: str, statement: re.Match[str]) -> bool:
+    start = statement.start()
+    before = text[max(0, start - LONGEST_ANNOUNCEMENT) : start]
+    sentence = before[max(before.rfind("."), before.rfind("\n")) + 1 :]
+    return len(sentence) > 3 and statement.group()[0] in "AaCc" and SUPPOSED.search(sentence) is not None
+
+
+def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:
+    """Whether what follows the last answer, stated at `begins`, takes it back or states another."""
+    value, written = answer
     ends = _end(text, begins, answer)
+    if not text[ends : ends + 20].strip(" \n.*$})\"'"):  # as most texts end
+        return False
+    ends -= written[-1:] in ".!\n"
     remark = TAKEN_BACK.search(text, ends - 1, ends + LONGEST_REMARK)
-    return remark is not None and not (remark["no"] and answer[0] == "no")  # "The answer is no. No, it is not."
+    if remark is not None and not (remark["no"] and value == "no"):  # "The answer is no. No, it is not."
+        return True
+    if turns(text, ends, len(text)) and not (value == "no" and NO_AGAIN.match(text, ends)):
+        return True
+    if (value == "yes" and THEN_NO.match(text, ends)) or (value == "no" and THEN_YES.match(text, ends)):
+        return True
+    bare = BARE if isinstance(value, Fraction) or value in ("yes", "no") or str(value).isupper() else BARE_WORD
+    for place in (below(text, ends, len(text)), next_sentence(text, ends, len(text))):
+        if place and bare.fullmatch(text, *place):
+            other = read(text, *place, True)
+            if other is not None and other[0] != value:
+                return True
+    return False
 
 
 def _end(text: str, begins: int, answer: Stated) -> int:

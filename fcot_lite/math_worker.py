@@ -89,6 +89,8 @@ def _equal(target: str, answer: str) -> bool | str:
     )
     if not gold:
         return NO_FORMULA
+    if not given:
+        return "the answer is no formula"
     return bool(verify(gold, given, timeout_seconds=None, raise_on_error=True))
 
 

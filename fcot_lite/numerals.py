@@ -1,7 +1,8 @@
 r"""Numbers as people, models and LaTeX write them, each with its exact value.
 
 `1,234` `1{,}234` `1\,234` `1 234` (with a thin or unbreakable space) `1,00,000` `-5` `−5` `–5` `minus 5` `$5` `.5`
-`3/4` `\frac{3}{4}` `\frac34` `½` `1 1/2` `1 and 1/2` `1\frac{1}{2}` `1½` `1.5e3` `1.5 × 10^3` `1.5\times10^{3}`. A per
+`3/4` `\frac{3}{4}` `\frac34` `½` `1 1/2` `1 and 1/2` `1\frac{1}{2}` `1½` `1.5e3` `1.5 × 10^3` `1.5\times10^{3}`, and
+where they are stated `1 million`, `10^6` and `five (5)`. A per
 cent sign says how a number is written and is no part of it: 50% is 50. Nothing is evaluated: a division is only read
 where it is written as one fraction. Digits are 0 to 9 only, at most 1,000 in a row, and exponents have at most three.
 """
@@ -10,6 +11,8 @@ import re
 import unicodedata
 from fractions import Fraction
 from functools import lru_cache
+
+from fcot_lite.endings import DOUBT, NUMBER_WORDS, SCALES, ending, is_plain
 
 MOST_STEPS = 32  # as many terms as the longest generated chain has
 Stated = tuple[Fraction | str | None, str]
@@ -55,7 +58,8 @@ LIKE_A_NUMBER = re.compile(
 # What may stand between the statement and its number.
 LEAD = re.compile(
     r"""(?: [\s*_`"'“”:=(\[{$€£¥₹₽₩≈] | \\[(\[,!;$\ ] | \\(?:text|textbf|mathbf|mathrm|bf|approx)\b
-          | (?i:therefore|thus|then|hence|so|simply|just|exactly|also|still|indeed|clearly|now|again
+          | (?i:therefore|thus|then|hence|so|simply|just|only|that
+                |there\s{1,3}(?:are|is|were|was)|exactly|also|still|indeed|clearly|now|again
                 |approximately|about|around|roughly|equal\s{1,3}to|equals|a\s{1,3}total\s{1,3}of)\b [,:]?+
           | (?:USD|EUR|GBP|INR|US)(?![a-z]) | Rs\b\.?+ | [A-Za-z]{1,20}+\s?+=(?!=) ){0,40}+""",
     re.VERBOSE,
@@ -73,24 +77,25 @@ STEP = re.compile(
          {_OPEN} (?={LIKE_A_NUMBER.pattern})""",
     re.VERBOSE,
 )
-# Words after which another number has nothing to do with this one: "5 because 2 + 3 = 5", "5 on day 3".
-_REASONS = "because|since|as|so|for|from|with|when|after|if|before|by|until|that|which|while|where|in|on|at|the|times"
-# What makes a number more than one plain number.
-GOES_ON = re.compile(
-    rf"""[A-Za-z_]{{0,20}}[0-9] | (?:{_COMMA}|[.:'’/])[0-9] | [eE][-−+][0-9] | {_GAP}:[ ]?[0-9]
-      | {_GAP}\?
-      | (?:st|nd|rd|th)\b
-      | {_GAP}(?:[xyzπ√∛]\b|π|√|∛|\\(?:sqrt|pi)\b|pi\b) | [abeijnqru]\b
-      | {_GAP}{_UNITS}{_GAP} (?: [+±×÷] | \^(?!\{{?\\circ) | \\(?:times|cdot|pm|div)\b )
-      | [^\S\n]\*[^\S\n][A-Za-z(\\] | \([0-9] | [^\S\n]?/[^\S\n]?\(
-      | (?:[kKMB]|bn|mn)\b | {_GAP} (?i:hundred|thousand|million|billion|trillion|lakh|crore)s?\b
-      | {_GAP} {_UNITS} {_GAP} (?: [(,]?[ ]?\bor\b | \\(?:text|mathrm|mbox)\s?\{{\s?(?:or|and|to)\b )
-      | {_GAP} {_UNITS} {_GAP} (?:[,;&]|\b(?:or|and|to|of|per|than|less|more|not|no|rather|wait|actually)\b)
-        (?:[^\S\n]{{0,3}}(?:[,;]|\b(?:or|no|not|rather|wait|actually|than)\b)){{0,4}}+ {_OPEN}
-        (?={LIKE_A_NUMBER.pattern})
-      | {_GAP} (?: {_LATEX_UNIT} {_GAP} | (?: (?!(?:{_REASONS})\b)[A-Za-z]{{1,20}}+ {_GAP} )?+ (?<=\s) )
-        (?={LIKE_A_NUMBER.pattern})""",
+# Behind a number: what closes it, and then words that may be its unit: 5 apples, $5/hour, 5 cm^2, 5 eggs a day.
+_UNIT_WORDS = re.compile(
+    r"""(?:[\s*_`"'“”’)\]}$%¢°€£¥₹₽₩]|\\[)\]%$ ,;!]|\^\{?\\circ\b\}?)*+
+        (?P<words>(?:/?\s?[A-Za-zÀ-ɏµμ]+(?:['’-][A-Za-z]+)*(?:\^\{?[23]\}?|[²³])?[\s*_`)\]}$"”’/%°]*)*+)\.?""",
     re.VERBOSE,
+)
+# A letter alone is a variable, but for units: 5 m is a length, 5 x and 5xy are products. "a" stands before a word.
+_VARIABLE = re.compile(r"(?<![\w'’°\\])(?:(?![mgshlLaI](?!\w))[A-Za-z]|[xyz]{2,3}|a(?=\W*\Z))(?!\w)(?![.]m)")
+_NO_UNIT = re.compile(r"\W*(?i:is|was|are|were|has|have|and|to|st|nd|rd|th)\b")
+_AGAIN = re.compile(rf"{_GAP}(?:,\s?)?[(]?(?:or|i\.e\.,?|that\ is,?)\s{_OPEN}", re.VERBOSE)
+_SUM = re.compile(r"[0-9.]+(?:[-+*/×÷=][0-9.]+)+")
+_MAGNITUDE = re.compile(r"[ ]{1,2}(?P<word>hundred|thousand|million|billion|trillion)(?![\w'’-])")
+_MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_POWER_OF_TEN = re.compile(r"10(?:\^|\*\*)(?:\{([0-9]{1,3})\}|([0-9]{1,3}))(?![0-9^*]|\.[0-9])")
+_NUMBER_WORD = re.compile(rf"(?i:{'|'.join(sorted(NUMBER_WORDS, key=len, reverse=True))})\b(?!\s(?:of|more|less)\b)")
+_IN_DIGITS = re.compile(r"\s?\((?=\$?[0-9])")  # five (5)
+# "The answer is Tom has 5 apples.": only where nothing comes after it, or it is the first sentence of a reasoning.
+_SOMEBODY_HAS = re.compile(
+    r"(?:[A-Z][a-z]{1,20}|he|she|it|they|we|you|I)\s(?:now\s)?(?:has|have|had|needs?|gets?|got)\s(?:only\s)?"
 )
 FILLS_LINE = re.compile(rf"{_GAP}{_UNITS}(?:[^\S\n]|[*_`.)\]}}$€£¥₹%!\"'’”]|\\[)\]])*+(?:\n|\Z)")
 
@@ -99,10 +104,28 @@ def read_number(text: str, start: int, end: int, must_fill_line: bool) -> Stated
     """The number stated from `start` on, as `readings` says of every reader."""
     lead = LEAD.match(text, start, end)
     position = lead.end() if lead else start
-    if not LIKE_A_NUMBER.match(text, position, end):
-        return None
     must_fill_line = must_fill_line or "\n" in text[start:position]
+    in_words: Fraction | None = None
+    ends_text = False
+    if not LIKE_A_NUMBER.match(text, position, end):
+        if word := _NUMBER_WORD.match(text, position, end):
+            bracket = _IN_DIGITS.match(text, word.end(), end)
+            if not bracket:
+                return None, ""
+            in_words = Fraction(NUMBER_WORDS[word.group().lower()])
+            position = bracket.end()
+        elif text[start - 1 : start] == "s" and (has := _SOMEBODY_HAS.match(text, position, end)):
+            position = has.end()
+            ends_text = True
+            if not LIKE_A_NUMBER.match(text, position, end):
+                return None
+        else:
+            return None
     is_expression = False
+    if power := _POWER_OF_TEN.match(text, position, end):
+        plain = not must_fill_line or FILLS_LINE.match(text, power.end(), end)
+        ten = Fraction(10) ** int(power[1] or power[2])
+        return (ten, power.group()) if plain and is_alone(text, power.end(), end, ten) else (None, "")
     for _ in range(MOST_STEPS):
         match = VALUE.match(text, position, end)
         if not match:
@@ -117,9 +140,59 @@ def read_number(text: str, start: int, end: int, must_fill_line: bool) -> Stated
     after = match.end()
     if must_fill_line and not FILLS_LINE.match(text, after, end):
         return None
-    if is_expression or text[after : after + 1].isnumeric() or GOES_ON.match(text, after, end):
+    exact = _value(match)
+    if is_expression or exact is None or (in_words is not None and exact != in_words):
         return None, ""
-    return _value(match), match.group()
+    value = exact
+    magnitude = _MAGNITUDE.match(text, after, end)
+    if magnitude:
+        after = magnitude.end()
+        value *= 10 ** _MAGNITUDES[magnitude["word"]]
+    if text[start - 1 : start] == "{" and text[after : after + 1] == "!":
+        return None, ""
+    if not is_alone(text, after, end, value) or (ends_text and text[after:end].strip().find(". ") >= 0):
+        return None, ""
+    return value, text[match.start() : after]
+
+
+def is_alone(text: str, after: int, end: int, value: Fraction) -> bool:
+    """Whether what follows a number leaves it one plain number: an end, a unit, a reason, a remark without another."""
+    if is_plain(text, after, end):
+        return True
+    if again := _AGAIN.match(text, after, end):  # "3/2 or 1.5"
+        match = VALUE.match(text, again.end(), end)
+        return match is not None and _value(match) == value and is_plain(text, match.end(), end)
+    found = ending(text, after, end)
+    if found is None or text[after] == "(" or (text[after] == "," and text[after + 1 : after + 2].isnumeric()):
+        return False
+    words = found.words
+    unit = _UNIT_WORDS.fullmatch(words)
+    if not unit:
+        return False
+    if unit["words"] and (_NO_UNIT.match(words) or _is_more(words)):
+        return False
+    if found.words.startswith("m") and text[after - 1].isdigit() and "$" in text[max(0, after - 30) : after]:
+        return False  # $5m
+    return not found.remark or _is_remark(found.remark, value)
+
+
+def _is_more(words: str) -> bool:
+    return any(pattern.search(words) is not None for pattern in (DOUBT, SCALES, _VARIABLE))
+
+
+def _is_remark(remark: str, value: Fraction) -> bool:
+    word = re.sub(r"[^a-z]", "", remark.lower())
+    if NUMBER_WORDS.get(word) == value:  # 5 (five)
+        return True
+    written = re.sub(r"\\(?:times|cdot)\b", "×", remark)
+    if any(map(str.isdigit, written)):
+        if re.search(r"\b(?:and|to|plus|minus|over)\b", written) or DOUBT.search(written) or SCALES.search(written):
+            return False
+        terms = re.sub(r"(?<=[0-9])[,.](?=[^0-9]|\Z)|[^0-9.+*/×÷=−-]|[-.](?![0-9\s$(])", "", written).replace("−", "-")
+        if not _SUM.fullmatch(terms):  # "(2 + 3 = 5)", but also ", that is 5 apples"
+            return number(terms.strip(".")) == value and "," not in written[1:]
+        return "=" not in terms or number(terms.rpartition("=")[2].strip(".")) == value
+    return not (_is_more(written) or re.search(r"[+/^=×÷<>\\]|[^\x00-\u024f‘’“”–—]", written))
 
 
 @lru_cache(maxsize=4096)  # a gold answer is read again for every completion
