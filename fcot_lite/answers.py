@@ -361,11 +361,14 @@ def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:
         return True
     if (value == "yes" and THEN_NO.match(text, ends)) or (value == "no" and THEN_YES.match(text, ends)):
         return True
-    bare = BARE if isinstance(value, Fraction) or value in ("yes", "no") or str(value).isupper() else BARE_WORD
+    is_letter = str(value).isupper()
+    bare = BARE if isinstance(value, Fraction) or value in ("yes", "no") or is_letter else BARE_WORD
     for place in (below(text, ends, len(text)), next_sentence(text, ends, len(text))):
         if place and bare.fullmatch(text, *place):
             other = read(text, *place, True)
-            if other is not None and other[0] != value:
+            # Words that a formula's reader takes for one, and a number below a letter, are remarks.
+            is_one = other is not None and (isinstance(other[0], type(value)) or (other[0] is None and not is_letter))
+            if other is not None and is_one and other[0] != value:
                 return True
     return False
 

@@ -486,7 +486,7 @@ def test_import_and_curation(bench: Bench) -> None:
 
 def test_the_recipe_decides_what_an_unknown_end_means(bench: Bench) -> None:
     first = bench.problems[0]
-    jsonl(bench.file, [{"question": first.question, "text": f"So. The answer is {first.target}. But"}])
+    jsonl(bench.file, [{"question": first.question, "text": f"So. The answer is {first.target}. And"}])
     for decision, accepted in (("answer", 0), ("stop", 1), ("length", 0), ("stop", 1)):
         sampled = stage.sample(bench.context(unknown_finish=decision))
         assert sampled["pass_rate"] == accepted

@@ -54,15 +54,15 @@ def gone(pid, seconds=10):
         ("5", "5 or 6", False),  # no number is picked out of what is not one
         ("5", "about 5 apples", False),
         (r"\frac{1}{2}", "banana", False),
-        ("5", "", False),
-        ("5", "10**10**10", False),
+        ("5", "", None),
+        ("5", "10**10**10", None),
         ("5", "1e999999999", False),
         ("5", "9" * 1900, False),
-        ("5", "__import__('os').abort()", False),
-        ("5", "\ud800", False),
-        ("5", "5\0", False),
-        ("5", "\u2028", False),
-        ("5", "6\n[true]\n", False),  # a line of its own in the worker's input would answer the next question
+        ("5", "__import__('os').abort()", None),
+        ("5", "\ud800", None),
+        ("5", "5\0", None),
+        ("5", "\u2028", None),
+        ("5", "6\n[true]\n", None),  # a line of its own in the worker's input would answer the next question
     ],
 )
 def test_verdicts(verifier, target, answer, equal):

@@ -285,7 +285,7 @@ def through_json(problem: Problem) -> Problem:
 def test_a_scorer_takes_what_is_as_good_as_the_gold_answer() -> None:
     (problem,) = tasks.load("rg:countdown", "train", limit=1)
     assert grade(f"The answer is ({problem.target}).", problem, scorer=rg.score) == Verdict(
-        True, f"({problem.target}).", "correct (rg:countdown)"
+        True, problem.target, "correct (rg:countdown)"
     )
     assert grade(f"The answer is {problem.target} + 1.", problem, scorer=rg.score).reason == "wrong (rg:countdown)"
     with pytest.raises(DataError, match="only its scorer rg:countdown"):
