@@ -233,7 +233,7 @@ ODD = [
 ]
 
 
-KINDS = {"number": 26, "scorer": 51, "text": 15, "yes_no": 1}
+KINDS = {"number": 27, "scorer": 50, "text": 15, "yes_no": 1}
 REFUSED = sorted(rg.REFUSED)
 # Another problem's gold answer is right here as well: a colouring, a conclusion, a plan of pouring may fit both.
 SEVERAL_ANSWERS = {"graph_color", "jugs", "propositional_logic"}
