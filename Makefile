@@ -1,7 +1,7 @@
 # What runs here is printed as it runs; `make help` lists the targets.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup distill test test-slow check bench
+.PHONY: help setup distill test test-slow lint check bench
 
 # The first that runs: a pyenv shim can be on the PATH and still fail.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '' 2>/dev/null && echo $$p && break; done)
@@ -29,11 +29,13 @@ test: setup ## every test that is not slow
 test-slow: setup ## real kills, memory grid, fuzz
 	@$(BIN)/python -m pytest -m slow
 
-check: setup ## format, lint, types, layers, unit tests
+lint: setup ## format, lint, types, layers
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint ## the same and the unit tests
 	$(BIN)/python -m pytest -m "not real and not e2e and not slow"
 
 bench: ## a benchmark of benchmarks/: NAME=sampling
