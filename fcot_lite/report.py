@@ -73,6 +73,7 @@ def result(
             )
         } | {"policy": sample.get("policy")},  # None: the rationales were there already
         "imported": sample.get("imported"),
+        "graded": sample.get("graded"),
         "bad_rows": sample.get("bad_rows", {}),
         "curation": {"kept": curate["kept"], "dropped": curate["dropped"]},
         "student": {
@@ -135,6 +136,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         *_import_notes(result.get("imported")),
         *([f"data: {sum(bad_rows.values())} rows set aside ({aside}); bad_rows.json names them"] if bad_rows else []),
         *_sampling(result),
+        *_grading(result.get("graded") or {}),
         f"training set: {curation['kept']} rationales kept; dropped: {dropped}",
         f"student: {_short(student['model'])}, {student['method']}, {parameters} trainable parameters, "
         f"{'–' if speed is None else f'{speed:.0f}'} tok/s in training",
@@ -143,6 +145,16 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         f"{before['errored']} and {after['errored']}",
         "cost: no price given (cost.usd_per_hour)" if price is None else f"cost: wall time × {price:g} USD per hour",
     ]
+
+
+def _grading(graded: Mapping[str, int]) -> list[str]:
+    """Nothing where nothing about it needs a word."""
+    lines = []
+    if graded.get("regraded"):
+        lines.append(f"graded again by a newer grader: {graded['regraded']} samples, {graded['changed']} otherwise")
+    if graded.get("math_verify") or graded.get("not_judged"):
+        lines.append(f"math-verify gave {graded['math_verify']} verdicts and could not judge {graded['not_judged']}")
+    return lines
 
 
 def _import_notes(imported: Mapping[str, Any] | None) -> list[str]:

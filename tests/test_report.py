@@ -187,3 +187,26 @@ def test_a_result_that_is_none(tmp_path: Path, damage: str) -> None:
         path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"result\.json: (no such file; a run|no result of schema|not valid JSON)"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("graded", "lines"),
+    [
+        (None, []),
+        ({"new": 16, "regraded": 0, "changed": 0, "math_verify": 0, "not_judged": 0}, []),
+        (
+            {"new": 16, "regraded": 16, "changed": 3, "math_verify": 0, "not_judged": 0},
+            ["graded again by a newer grader: 16 samples, 3 otherwise"],
+        ),
+        (
+            {"new": 16, "regraded": 0, "changed": 0, "math_verify": 5, "not_judged": 1},
+            ["math-verify gave 5 verdicts and could not judge 1"],
+        ),
+    ],
+)
+def test_what_the_grader_did_is_said_where_it_matters(graded: dict[str, int] | None, lines: list[str]) -> None:
+    outcomes = copy.deepcopy(OUTCOMES)
+    if graded is not None:
+        outcomes["sample"]["graded"] = graded
+    printed = notes(result(build(RECIPE, "here"), outcomes, METERS))
+    assert [line for line in printed if line.startswith(("graded again", "math-verify"))] == lines
