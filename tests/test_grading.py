@@ -22,7 +22,7 @@ from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.readings import folded
 from fcot_lite.records import AnswerKind
 
-DATA = os.environ.get("FCOT_DATA")  # read here: conftest.py hides it from every test
+DATA = os.environ.get("FCOT_DATA") or None  # read here: conftest.py hides it from every test
 RIGHT = {"target": "5", "text": "2 + 3 = 5. The answer is 5."}
 
 

@@ -32,7 +32,10 @@ def test_the_table_has_every_task_and_downloads_nothing() -> None:
         assert row["is_present_offline"] == (tasks.TASKS[row["name"]].data is None)
 
 
-@pytest.mark.skipif("FCOT_DATA" not in os.environ, reason="FCOT_DATA is not set")
+DATA = os.environ.get("FCOT_DATA", "")  # tests see none unless they ask
+
+
+@pytest.mark.skipif(not DATA, reason="FCOT_DATA is not set")
 def test_the_leakage_of_the_paper_is_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCOT_DATA", DATA)
     leaks = {row["name"]: (row["leakage"], row["test"]) for row in listing.overview()}
@@ -41,9 +44,6 @@ def test_the_leakage_of_the_paper_is_in_the_table(monkeypatch: pytest.MonkeyPatc
     assert leaks["aqua"] == (None, 254)
     ways = listing.details(TaskBlock(name="multiarith"), listing.PROMPTS, 0, True)["leakage"]
     assert [(way["by"], way["loaded"]["template"]) for way in ways] == [("paper", 178), ("template", 0)]
-
-
-DATA = os.environ.get("FCOT_DATA", "")  # tests see none unless they ask
 
 
 def test_a_damaged_file_hides_no_other_task(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_recipe_shows_its_data_by_its_prompts(tmp_path: Path) -> None:
     assert [(row["by"], row["loaded"]["template"]) for row in found["leakage"]] == [("paper", 4)]
 
 
-@pytest.mark.skipif("FCOT_DATA" not in os.environ, reason="FCOT_DATA is not set")
+@pytest.mark.skipif(not DATA, reason="FCOT_DATA is not set")
 def test_without_its_train_file_test_is_shown() -> None:
     for arguments in ([], ["-n", "1"], ["--leakage"]):
         done = fcot("tasks", "aqua", *arguments, FCOT_DATA=DATA)
@@ -140,7 +140,7 @@ def test_without_its_train_file_test_is_shown() -> None:
         assert ("\naqua/test/" in done.stdout) == ("-n" in arguments)
 
 
-@pytest.mark.skipif("FCOT_DATA" not in os.environ, reason="FCOT_DATA is not set")
+@pytest.mark.skipif(not DATA, reason="FCOT_DATA is not set")
 def test_what_was_published_and_what_is_loaded() -> None:
     done = fcot("tasks", "multiarith", "--leakage", FCOT_DATA=DATA)
     lines = [line.split("  ") for line in done.stdout.splitlines()]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fcot_lite.errors import DataError
 from fcot_lite.paper_rules import PREFIXES, RULES, TEMPLATES, verdict
 
-DATA = os.environ.get("FCOT_DATA")
+DATA = os.environ.get("FCOT_DATA") or None
 FLOATS = ("addsub", "svamp", "single_eq")
 
 

@@ -1,5 +1,5 @@
 """Replays: solutions of every generator are right, one changed state makes them wrong, and hand-read samples of models
-are judged as docs/rationales-replay.md says. Rows of the paper's tasks run where FCOT_DATA names the folder."""
+are judged as docs/rationales.md says. Rows of the paper's tasks run where FCOT_DATA names the folder."""
 
 import json
 import os
