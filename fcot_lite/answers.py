@@ -41,6 +41,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from typing import Literal, get_args
 
 from fcot_lite import flexible, formulas, numerals, readings
@@ -316,7 +317,7 @@ def _last(text: str, problem: Problem, read: Read) -> Stated | None:
 
 def _statements(text: str, read: Read) -> Iterator[tuple[re.Match[str], Stated]]:
     statements = deque(STATED.finditer(text), maxlen=MOST_ANSWERS)
-    ends = [*[_announced(text, statement.start()) for statement in statements][1:], len(text)]
+    ends = [*(_announced(text, statement.start()) for statement in islice(statements, 1, None)), len(text)]
     for statement, end in zip(statements, ends, strict=False):
         closing = statement.group()[-1]
         if closing == "{":

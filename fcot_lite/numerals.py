@@ -204,6 +204,9 @@ def number(text: str) -> Fraction | None:
 
 def _value(match: re.Match[str]) -> Fraction | None:
     """The value of a match of VALUE; None where it divides by nothing or is mixed with more than a whole: 2 3/2."""
+    written = match.group()
+    if written.isascii() and written.isdigit():  # as nearly all are, and ten times as fast
+        return Fraction(int(written))
     parts = match.groupdict()
     value: Fraction | None
     if whole := parts["whole"]:
