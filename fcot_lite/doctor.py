@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fcot_lite import imported, models, plan, preflight, tasks
+from fcot_lite import models, plan, preflight, tasks
 from fcot_lite.engines.vllm import engine_arguments
 from fcot_lite.errors import DataError, FcotError, ResourceError
+from fcot_lite.imported import layouts
 from fcot_lite.machine import Machine
 from fcot_lite.meter import available_memory_gib
 from fcot_lite.pipeline import LEAST_DISK_GIB, LEAST_MEMORY_GIB
@@ -201,7 +202,7 @@ def rationales(recipe: Recipe) -> list[Check]:
     if not isinstance(recipe.teacher, ImportBlock):
         return []
     try:
-        return [Check("rationales", "ok", str(imported.source(recipe.teacher)))]
+        return [Check("rationales", "ok", str(layouts.source(recipe.teacher)))]
     except FcotError as error:
         return [Check("rationales", "fail", str(error), "mend the file, or what teacher says of it", data=True)]
 

@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fcot_lite import __version__, imported, models, process, report, tasks
+from fcot_lite import __version__, models, process, report, tasks
 from fcot_lite.answers import GRADER_VERSION
 from fcot_lite.errors import RecipeError, ResourceError
 from fcot_lite.files import lock, read_json, read_record, sha256_file, sha256_json, write_atomic, write_json
+from fcot_lite.imported import layouts
 from fcot_lite.machine import Machine, detect
 from fcot_lite.meter import StageMeter, available_memory_gib
 from fcot_lite.progress import Display
@@ -157,7 +158,7 @@ def _teacher(recipe: Recipe) -> list[Any]:
     """What the teacher's texts depend on: a model and how it is asked, or a file's bytes and how they are read."""
     teacher = recipe.teacher
     if isinstance(teacher, ImportBlock):
-        return [teacher.model_dump(exclude={"file"}), imported.fingerprint(teacher)]
+        return [teacher.model_dump(exclude={"file"}), layouts.fingerprint(teacher)]
     return [teacher.model_dump(), _weights(teacher.model)]
 
 
@@ -228,7 +229,7 @@ def _check_data(recipe: Recipe) -> None:
     for split in tasks.SPLITS:
         tasks.problems(recipe.task, split)
     if isinstance(recipe.teacher, ImportBlock):
-        imported.source(recipe.teacher)
+        layouts.source(recipe.teacher)
 
 
 def _empty(run_dir: Path) -> None:

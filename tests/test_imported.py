@@ -16,10 +16,13 @@ from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcot_lite import imported, models, pipeline, report, samples, stage, tasks
+from fcot_lite import models, pipeline, report, samples, stage, tasks
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import read_json, read_jsonl
-from fcot_lite.imported import Counts, Matcher, Unmatched, bring_in, ends_in_answer, rationales, source
+from fcot_lite.imported import ends_in_answer, layouts
+from fcot_lite.imported.layouts import source
+from fcot_lite.imported.matching import Counts, Matcher, Unmatched, bring_in
+from fcot_lite.imported.rows import rationales
 from fcot_lite.machine import Machine
 from fcot_lite.progress import Reporter
 from fcot_lite.recipe import ImportBlock, Recipe, build, dump, load
@@ -392,8 +395,8 @@ def test_words_for_how_a_text_ended() -> None:
         assert found.finish_reason == expected
 
 
-def source_layout(row: Mapping[str, Any]) -> imported.Layout:
-    return imported.layout(Path("x.jsonl"), list(row), ImportBlock(file="x.jsonl"))
+def source_layout(row: Mapping[str, Any]) -> layouts.Layout:
+    return layouts.layout(Path("x.jsonl"), list(row), ImportBlock(file="x.jsonl"))
 
 
 # ---- through the stages ------------------------------------------------------------------------------------------
@@ -454,7 +457,7 @@ def test_import_and_curation(bench: Bench) -> None:
     sampled = stage.sample(bench.context())
     assert sampled["imported"] == {
         "file": "rationales.jsonl",
-        "sha256": imported.fingerprint(block(bench.file)),
+        "sha256": layouts.fingerprint(block(bench.file)),
         "layout": "OpenR1-Math",
         **{"rows": 6, "rationales": 7, "imported": 4, "unmatched": 1, "duplicates": 1, "bad": 1},
         "first_left_out": [
@@ -694,10 +697,10 @@ def test_the_fragments_of_the_page_are_recipes() -> None:
 
 
 def test_the_page_knows_all_layouts_and_columns() -> None:
-    for layout in imported.LAYOUTS:
+    for layout in layouts.LAYOUTS:
         for column in (layout.text, layout.id or layout.question):
             assert f"`{column}`" in PAGE
-    for names in (imported.QUESTIONS, imported.TEXTS):
+    for names in (layouts.QUESTIONS, layouts.TEXTS):
         assert " ".join(f"`{name}`" for name in names) in PAGE
     for key in ImportBlock.model_fields:
         assert f"`{key}`" in PAGE or f"{key}:" in PAGE, key
