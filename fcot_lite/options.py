@@ -175,6 +175,7 @@ _NEVER = {
         """,
         "it does nothing here, where TRL is given a loaded model": "model_init_kwargs trust_remote_code",
         "the machine decides it": "use_cpu bf16 fp16",
+        "the model decides it: batches have no padding where its attention is known to keep rows apart": "padding_free",
         "the run's folder is runs/ and the recipe's name": "output_dir",
         "training takes the recipe's own seed, at its top": "seed data_seed",
         "nothing is saved before the end of training": """
@@ -250,7 +251,7 @@ _REFUSED: dict[str, dict[str, _Refusal]] = {
         "rank_pattern": (_above_512, "vLLM serves adapters up to rank 512; take smaller ranks, or method: full"),
     },
     "sft": {  # the values that change nothing pass: sft_arguments in student.py sets them
-        "packing": (_unless(False), "TRL packs only rows that it tokenises itself; remove it"),
+        "packing": (_unless(False), "batches have no padding here anyway, where the model allows it; remove it"),
         "save_strategy": (_unless("no"), "nothing is saved before the end of training; remove it"),
         "eval_strategy": (_unless("no"), "nothing is evaluated during training; remove it"),
         "prediction_loss_only": (_unless(True), "nothing is evaluated during training; remove it"),

@@ -79,7 +79,8 @@ def result(
         "student": {
             key: train.get(key)
             for key in (
-                "model", "method", "trainable_parameters", "num_tokens", "tokens_per_second",
+                "model", "method", "trainable_parameters", "num_tokens", "tokens_per_second", "rows", "steps",
+                "batching", "padding",
             )
         },
         **{key: evaluate[key] for key in ("methods", "validation", "before", "after", "difference", "served")},
@@ -140,11 +141,20 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         f"training set: {curation['kept']} rationales kept; dropped: {dropped}",
         f"student: {_short(student['model'])}, {student['method']}, {parameters} trainable parameters, "
         f"{'–' if speed is None else f'{speed:.0f}'} tok/s in training",
+        *_batches(student),
         f"prompt before: the best on validation ({chosen})",
         f"cut off at max_tokens: {before['truncated']} before, {after['truncated']} after; errored: "
         f"{before['errored']} and {after['errored']}",
         "cost: no price given (cost.usd_per_hour)" if price is None else f"cost: wall time × {price:g} USD per hour",
     ]
+
+
+def _batches(student: Mapping[str, Any]) -> list[str]:
+    """How the student's rows came together; nothing for a run from before that was written down."""
+    if student.get("steps") is None:
+        return []
+    padding = "" if student["padding"] is None else f", {student['padding']:.1%} padding"
+    return [f"training: {student['rows']} rows, {student['steps']} steps; batches {student['batching']}{padding}"]
 
 
 def _grading(graded: Mapping[str, int]) -> list[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fcot_lite import labelled_head
+from fcot_lite import labelled_head, packing
 from fcot_lite.errors import DataError, EngineError, RecipeError, ResourceError
 from fcot_lite.files import fsync_folder, fsync_tree
 from fcot_lite.machine import Machine
@@ -23,11 +23,6 @@ from fcot_lite.prompts import end_of_turn_id
 Method = Literal["lora", "qlora", "full"]
 
 IGNORED = -100  # the label of a token that is not learnt; torch's cross-entropy and TRL agree on it
-
-# Up to this many tokens a CPU runs plain attention faster than torch's fused kernel: a step of 8 rows of about 200
-# tokens took 2.15 s against 2.55 s (135M, two AVX512-BF16 cores). It keeps the scores, 38 MB a layer at 8 x 9 heads x
-# 256 x 256, so longer rows take the kernel that does not.
-EAGER_ATTENTION_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +36,24 @@ class TokenRow:
 @dataclass(frozen=True, slots=True)
 class TrainOutcome:
     """`num_tokens` counts real tokens over all epochs, prompt included and padding not; `losses` are (step, loss).
-    `wall_seconds` is the training proper: no loading, no saving. The gpu fields are None on the CPU."""
+    `wall_seconds` is the training proper: no loading, no saving. `batching` says how rows shared a step, and why,
+    `padding` which share of the positions that were computed held no token. The gpu fields are None on the CPU."""
 
     trainable_parameters: int
     num_tokens: int
     wall_seconds: float
     tokens_per_second: float
     losses: list[tuple[int, float]]
+    batching: str
+    padding: float | None
+    steps: int
     peak_gpu_allocated_gib: float | None
     peak_gpu_reserved_gib: float | None
 
 
-def sft_arguments(sft: Mapping[str, Any], machine: Machine, seed: int, output_dir: Path) -> dict[str, Any]:
+def sft_arguments(
+    sft: Mapping[str, Any], machine: Machine, seed: int, output_dir: Path, padding_free: bool = False
+) -> dict[str, Any]:
     """The keyword arguments of TRL's SFTConfig: the recipe's `sft` over our defaults, under what cannot be chosen.
 
     `max_length` is not among them: `check_rows` holds to it, and TRL would cut rows there.
@@ -63,7 +64,8 @@ def sft_arguments(sft: Mapping[str, Any], machine: Machine, seed: int, output_di
         "gradient_checkpointing": cuda,  # memory is scarce on a card; a CPU only pays the third more compute
         "optim": "adamw_torch_fused",
         "logging_steps": 1,
-        "train_sampling_strategy": "group_by_length",  # rows of a batch are of one length: little padding
+        # Where batches are padded, their rows are of one length, so that there is little to pad.
+        "train_sampling_strategy": "random" if padding_free else "group_by_length",
     }
     fixed = {
         "output_dir": str(output_dir),
@@ -73,7 +75,8 @@ def sft_arguments(sft: Mapping[str, Any], machine: Machine, seed: int, output_di
         "seed": seed,
         "data_seed": seed,
         "max_length": None,
-        "packing": False,  # would need TRL's own tokenisation, which `skip_prepare_dataset` turns off
+        "padding_free": padding_free,
+        "packing": False,  # would need TRL's own tokenisation, which `skip_prepare_dataset` turns off; see packing.py
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "save_strategy": "no",
         "eval_strategy": "no",
@@ -159,18 +162,20 @@ def train(
     from datasets import Dataset
     from peft import LoraConfig
     from peft.helpers import disable_input_dtype_casting
-    from transformers import AutoTokenizer, PrinterCallback
+    from transformers import AutoConfig, AutoTokenizer, PrinterCallback
     from trl import SFTConfig
 
-    arguments = sft_arguments(sft, machine, seed, log_dir / "trainer")
+    longest_row_tokens = max((len(row.input_ids) for row in train_rows), default=0)
+    batching = packing.choose(AutoConfig.from_pretrained(model_dir), machine, longest_row_tokens)
+    arguments = sft_arguments(sft, machine, seed, log_dir / "trainer", batching.padding_free)
     cuda = machine.device == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     else:
         torch.set_num_threads(len(machine.cpus))
-    progress(0, 0, "loading the model")
+    progress(0, 0, f"loading the model; batches {batching}")
     try:
-        model = load_model(model_dir, method, machine, max((len(row.input_ids) for row in train_rows), default=0))
+        model = load_model(model_dir, method, machine, batching.attn_implementation)
         tokenizer = AutoTokenizer.from_pretrained(model_dir)
         positions = model.config.get_text_config().max_position_embeddings
         check_rows(
@@ -193,6 +198,7 @@ def train(
         except (TypeError, ValueError) as error:
             raise RecipeError(f"student.sft or student.lora: {error}") from error
         trainer.remove_callback(PrinterCallback)  # writes to stdout
+        padding = packing.measure_padding(trainer.model)
         trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
         for parameter in trainable:
             # TRL rounds the adapter of a 4-bit model to bfloat16, where a step of less than 1/256 of a weight is
@@ -223,12 +229,15 @@ def train(
         wall_seconds=wall_seconds,
         tokens_per_second=num_tokens / wall_seconds,
         losses=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry],
+        batching=str(batching),
+        padding=padding(),
+        steps=trainer.state.global_step,
         peak_gpu_allocated_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
         peak_gpu_reserved_gib=torch.cuda.max_memory_reserved() / 2**30 if cuda else None,
     )
 
 
-def load_model(model_dir: Path, method: Method, machine: Machine, longest_row_tokens: int) -> Any:
+def load_model(model_dir: Path, method: Method, machine: Machine, attn_implementation: str) -> Any:
     """The model as `method` trains it: frozen weights in the machine's dtype or NF4, trained ones in float32.
 
     For `full`, autocast computes in the machine's dtype from float32 weights: a bfloat16 weight has 8 bits, and an
@@ -237,11 +246,10 @@ def load_model(model_dir: Path, method: Method, machine: Machine, longest_row_to
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    cpu = machine.device == "cpu"
     options: dict[str, Any] = {
         "dtype": torch.float32 if method == "full" else getattr(torch, machine.dtype),
-        "device_map": {"": machine.device if cpu else 0},
-        "attn_implementation": "eager" if cpu and longest_row_tokens <= EAGER_ATTENTION_TOKENS else "sdpa",
+        "device_map": {"": "cpu" if machine.device == "cpu" else 0},
+        "attn_implementation": attn_implementation,
     }
     if method == "qlora":
         options["quantization_config"] = BitsAndBytesConfig(**quantization_arguments(machine))

@@ -83,6 +83,7 @@ def test_what_trl_gets(card: str, bf16: bool, micro_batch: int, accumulation: in
         "seed": 0,
         "data_seed": 0,
         "max_length": None,
+        "padding_free": False,
         "packing": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "save_strategy": "no",
@@ -181,7 +182,7 @@ def test_the_student_is_loaded_with_them(card: str, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", record)
     machine = CARDS[card]
-    load_model(tmp_path, "qlora", machine, 100)
+    load_model(tmp_path, "qlora", machine, "sdpa")
     dtype = getattr(torch, machine.dtype)
     quantization = given["quantization_config"]
     assert (given["dtype"], given["device_map"], given["attn_implementation"]) == (dtype, {"": 0}, "sdpa")
@@ -189,6 +190,6 @@ def test_the_student_is_loaded_with_them(card: str, tmp_path: Path, monkeypatch:
     assert quantization.load_in_4bit
     assert quantization.bnb_4bit_use_double_quant
     given.clear()
-    load_model(tmp_path, "full", machine, 100)
+    load_model(tmp_path, "full", machine, "sdpa")
     assert given["dtype"] == torch.float32, "autocast computes in the card's dtype"
     assert "quantization_config" not in given

@@ -37,7 +37,7 @@ OUTCOMES: dict[str, dict[str, Any]] = {
     "curate": {"kept": 9, "dropped": {"wrong": 6, "duplicate": 1}, "outputs": {}},
     "train": {
         "model": "org/student-135m", "method": "lora", "trainable_parameters": 9_876_543, "num_tokens": 4_321,
-        "tokens_per_second": 2000.0, "outputs": {},
+        "tokens_per_second": 2000.0, "rows": 9, "steps": 6, "batching": "padding-free", "padding": 0.0, "outputs": {},
     },
     "evaluate": {
         "methods": {"plain": METHOD, "trained": AFTER}, "validation": {"plain": METHOD, "steps": AFTER},

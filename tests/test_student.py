@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LlamaConfig, PreTrainedTokenizerFast
 from trl import SFTConfig
 
-from fcot_lite import student
+from fcot_lite import packing, student
 from fcot_lite.errors import DataError, EngineError, RecipeError
 from fcot_lite.machine import Machine
 from fcot_lite.student import TokenRow
@@ -166,21 +166,16 @@ def test_lora_arguments() -> None:
 
 
 def test_frozen_weights_load_in_bfloat16_and_trained_ones_in_float32(model_dir: Path) -> None:
-    assert {p.dtype for p in student.load_model(model_dir, "lora", CPU, 10).parameters()} == {torch.bfloat16}
-    assert {p.dtype for p in student.load_model(model_dir, "full", CPU, 10).parameters()} == {torch.float32}
-    quantised = student.load_model(model_dir, "qlora", CPU, 10)
+    assert {p.dtype for p in student.load_model(model_dir, "lora", CPU, "sdpa").parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in student.load_model(model_dir, "full", CPU, "sdpa").parameters()} == {torch.float32}
+    quantised = student.load_model(model_dir, "qlora", CPU, "sdpa")
     dtypes = {name: p.dtype for name, p in quantised.named_parameters()}
     assert dtypes["model.layers.0.mlp.up_proj.weight"] == torch.uint8
     assert dtypes["model.embed_tokens.weight"] == dtypes["model.norm.weight"] == torch.bfloat16
 
 
-def test_long_rows_take_the_attention_that_keeps_no_scores(model_dir: Path) -> None:
-    for tokens, implementation in ((256, "eager"), (257, "sdpa")):
-        assert student.load_model(model_dir, "lora", CPU, tokens).config._attn_implementation == implementation
-
-
 def test_nf4_layers_still_back_propagate_after_an_evaluation_pass(model_dir: Path) -> None:
-    model = student.load_model(model_dir, "qlora", CPU, 10)
+    model = student.load_model(model_dir, "qlora", CPU, "sdpa")
     embedded = torch.randn(1, 5, 64, dtype=torch.bfloat16, requires_grad=True)
 
     def gradient() -> Any:
@@ -261,11 +256,32 @@ def test_lora_from_rows_to_adapter(model_dir: Path, tmp_path: Path, capfd: pytes
     assert outcome.num_tokens == 2 * sum(len(row.input_ids) for row in ROWS)
     assert outcome.tokens_per_second == pytest.approx(outcome.num_tokens / outcome.wall_seconds)
     assert [step for step, _ in outcome.losses] == [1, 2, 3, 4, 5, 6]
+    assert (outcome.steps, outcome.batching, outcome.padding) == (6, "padding-free", 0.0)
     assert outcome.peak_gpu_allocated_gib is outcome.peak_gpu_reserved_gib is None
     steps = [call for call in calls if call[1]]
     assert [(done, total) for done, total, _ in steps] == [(done, 6) for done in range(1, 7)]
     assert "loss" in steps[-1][2]
     assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_without_padding_a_step_learns_the_same(
+    method: student.Method, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sft = {**SFT, "learning_rate": 1e-3, "train_sampling_strategy": "sequential", "gradient_accumulation_steps": 2}
+    outcomes = []
+    for trl in (packing.VERSIONS["trl"], "1.15.9"):
+        monkeypatch.setitem(packing.VERSIONS, "trl", trl)
+        outcomes.append(train(model_dir, tmp_path / trl, method=method, sft=sft))
+    packed, padded = outcomes
+    assert (packed.batching, packed.padding) == ("padding-free", 0.0)
+    assert padded.batching.startswith("length-grouped, because trl 1.16.0 is installed")
+    assert padded.padding is not None
+    assert 0.1 < padded.padding < 0.5
+    num_tokens = 2 * sum(len(row.input_ids) for row in ROWS)
+    assert (packed.steps, packed.num_tokens) == (padded.steps, padded.num_tokens) == (4, num_tokens)
+    for (_, ours), (_, theirs) in zip(packed.losses, padded.losses, strict=True):
+        assert ours == pytest.approx(theirs, rel=0.01)
 
 
 def test_a_seed_repeats_and_another_seed_differs(model_dir: Path, tmp_path: Path) -> None:
