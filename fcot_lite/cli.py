@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -78,11 +78,36 @@ def report(run_dir: Annotated[Path, typer.Argument(metavar="RUN")], as_json: AsJ
     def show() -> None:
         from fcot_lite.report import read
 
-        # A run's name alone is a run in the usual folder.
-        folder = run_dir if run_dir.exists() or len(run_dir.parts) > 1 else Path("runs") / run_dir
-        _print_result(read(folder / "result.json"), as_json)
+        _print_result(read(_run_folder(run_dir) / "result.json"), as_json)
 
     _guarded(show)
+
+
+@app.command()
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN")],
+    to: Annotated[Literal["merged", "adapter"], typer.Option(help="bfloat16 weights, or the adapter")] = "merged",
+    base: Annotated[
+        Literal["unquantised", "nf4"], typer.Option(help="which base a qlora adapter is merged into")
+    ] = "unquantised",
+    out: Annotated[Path | None, typer.Option("-o", metavar="FOLDER", help="RUN/export/... if left out")] = None,
+    problems: Annotated[int, typer.Option(min=1, help="test questions of the parity check")] = 100,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of the lines")] = False,
+) -> None:
+    """A finished run's student for the world outside: its weights, a model card, the line that serves it."""
+
+    def go() -> None:
+        from fcot_lite import pipeline
+
+        done = pipeline.export(_run_folder(run_dir), to=to, base=base, folder=out, problems=problems)
+        if as_json:
+            print(json.dumps(done, indent=2))
+            return
+        from fcot_lite.export import lines
+
+        print("\n".join(lines(done)))
+
+    _guarded(go)
 
 
 @app.command()
@@ -293,6 +318,11 @@ def import_samples(
         print(f"{file}: new are {summary(counts)}; rows that were there already: {counts['kept']:,}")
 
     _guarded(go)
+
+
+def _run_folder(run: Path) -> Path:
+    """A run's name alone is a run in the usual folder."""
+    return run if run.exists() or len(run.parts) > 1 else Path("runs") / run
 
 
 def _stages(

@@ -1,5 +1,6 @@
 """The stages in order, each in a process of its own; a stage whose inputs have not changed is not run again."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from fcot_lite import __version__, models, process, report, tasks
+from fcot_lite import export as exporting
 from fcot_lite.answers import GRADER_VERSION
 from fcot_lite.errors import RecipeError, ResourceError
+from fcot_lite.export import Target
 from fcot_lite.files import lock, read_json, read_record, sha256_file, sha256_json, write_atomic, write_json
 from fcot_lite.imported import layouts
 from fcot_lite.machine import Machine, detect
@@ -20,6 +23,7 @@ from fcot_lite.meter import StageMeter, available_memory_gib
 from fcot_lite.progress import Display
 from fcot_lite.recipe import ImportBlock, Recipe, dump, load
 from fcot_lite.stage import ACCOUNT, STAGES
+from fcot_lite.student import Base
 
 LEAST_MEMORY_GIB = 3.5  # the largest stage of the end-to-end test, 135M models, peaked below this
 LEAST_DISK_GIB = 2
@@ -82,6 +86,29 @@ def _run(recipe: Recipe, run_dir: Path, last: str, force: bool, display: Display
     write_atomic(run_dir / "report.md", report.markdown(result))
     write_json(result_file, result)
     return result
+
+
+def export(
+    run_dir: Path, *, to: Target, base: Base = "unquantised", folder: Path | None = None, problems: int = 100
+) -> dict[str, Any]:
+    """Writes the student of a finished run into `folder` (RUN/export/ by default); see export.py for what comes back.
+
+    Raises DataError where the run is not done, RecipeError where it has no such thing to export.
+    """
+    result = report.read(run_dir / "result.json")
+    recipe = load(run_dir / "recipe.yaml")
+    folder = folder or run_dir / "export" / (to if base == "unquantised" else f"{to}-{base}")
+    exporting.check(recipe, to, base, folder)
+    with Display() as display:
+        holder = lock(run_dir.parent / f".{run_dir.name}.lock", f"the run {run_dir.name}")
+        try:
+            _end_orphans(run_dir.parent, run_dir.name, display)
+            models.resolve(recipe.student.model, say=display.say)
+            request = {"to": to, "base": base, "folder": str(folder.absolute()), "problems": problems}
+            _run_stage("export", sha256_json([result, request]), run_dir, detect(), display, json.dumps(request))
+        finally:
+            os.close(holder)
+    return {"folder": str(folder), **read_json(_outcome_file(run_dir, "export"))}
 
 
 def _end_orphans(runs: Path, own_name: str, display: Display) -> None:
@@ -207,14 +234,14 @@ def stage_command(name: str, run_dir: Path) -> list[str]:
     return [sys.executable, "-m", "fcot_lite.stage", name, str(run_dir)]
 
 
-def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Display) -> None:
+def _run_stage(name: str, key: str, run_dir: Path, machine: Machine, display: Display, *request: str) -> None:
     _outcome_file(run_dir, name).unlink(missing_ok=True)
     meter_file = _meter_file(run_dir, name)
     earlier = read_record(meter_file)
     account = earlier["account"] if earlier.get("key") == key and "account" in earlier else uuid.uuid4().hex
     process.run_stage(
         name,
-        stage_command(name, run_dir),
+        [*stage_command(name, run_dir), *request],
         run_dir / "logs" / f"{name}.log",
         run_dir / process.RECORD,
         {ACCOUNT: account},

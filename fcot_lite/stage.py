@@ -5,6 +5,7 @@ recipe.yaml, writes its files and, last, its outcome as stages/NAME.json; says h
 """
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from fcot_lite import models, tasks
+from fcot_lite import models, report, tasks
 from fcot_lite.answers import accepted
 from fcot_lite.engines import Engine
 from fcot_lite.engines.lifeline import LIFELINE, follow_parent
@@ -46,6 +47,7 @@ class Context:
     machine: Machine
     progress: Reporter
     account: str = ""  # what this stage generates, over all its attempts, is booked on it
+    request: Mapping[str, Any] = field(default_factory=dict)  # what a job was asked for beside the run
 
     def store(self) -> SampleStore:
         """`runs/samples.sqlite`: beside the runs, shared by them."""
@@ -390,12 +392,32 @@ def evaluate(context: Context) -> dict[str, Any]:
     return outcome
 
 
+def export(context: Context) -> dict[str, Any]:
+    from fcot_lite.export import export
+
+    request = context.request
+    with context.store() as store:
+        return export(
+            context.recipe,
+            context.run_dir,
+            report.read(context.run_dir / "result.json"),
+            store,
+            context.machine,
+            context.progress,
+            to=request["to"],
+            base=request["base"],
+            folder=Path(request["folder"]),
+            problems=request["problems"],
+        )
+
+
 STAGES: dict[str, Callable[[Context], dict[str, Any]]] = {
     "sample": sample,
     "curate": curate,
     "train": train,
     "evaluate": evaluate,
 }
+JOBS = STAGES | {"export": export}  # what runs as a stage does, and is none of a run's
 
 
 class _Engines:
@@ -430,6 +452,7 @@ def _hashes(run_dir: Path, names: list[str]) -> dict[str, str]:
 
 def main() -> None:
     name, run_dir, account = sys.argv[1], Path(sys.argv[2]), os.environ.get(ACCOUNT, "")
+    request = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
     follow_parent()
     if os.environ.get(LIFELINE, str(os.getppid())) != str(os.getppid()):
         sys.exit(INTERRUPTED)  # the run was killed while this process was starting
@@ -440,8 +463,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress = reporter()
     try:
-        context = Context(load(run_dir / "recipe.yaml"), run_dir, machine, progress, account)
-        write_json(run_dir / "stages" / f"{name}.json", STAGES[name](context))
+        context = Context(load(run_dir / "recipe.yaml"), run_dir, machine, progress, account, request)
+        write_json(run_dir / "stages" / f"{name}.json", JOBS[name](context))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except FcotError as error:

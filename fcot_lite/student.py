@@ -6,21 +6,20 @@ a 4-bit model to bfloat16, replace a loss that is not a number by the mean of th
 
 import contextlib
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fcot_lite import labelled_head, packing
 from fcot_lite.errors import DataError, EngineError, RecipeError, ResourceError
-from fcot_lite.files import fsync_folder, fsync_tree
+from fcot_lite.files import whole_folder
 from fcot_lite.machine import Machine
 from fcot_lite.prompts import end_of_turn_id
 
 Method = Literal["lora", "qlora", "full"]
+Base = Literal["unquantised", "nf4"]  # which weights an adapter is merged into
 
 IGNORED = -100  # the label of a token that is not learnt; torch's cross-entropy and TRL agree on it
 
@@ -215,9 +214,9 @@ def train(
             "student.sft.per_device_train_batch_size and raise gradient_accumulation_steps, or use method: qlora"
         ) from error
     progress(0, 0, "saving")
-    with _whole_folder(output_dir) as folder:
+    with whole_folder(output_dir) as folder:
         if method == "full":
-            _save_model(trainer.model.to(getattr(torch, machine.dtype)), model_dir, folder)
+            save_model(trainer.model.to(getattr(torch, machine.dtype)), model_dir, folder)
         else:
             trainer.model.save_pretrained(folder, save_embedding_layers=False)
             (folder / "README.md").unlink()  # PEFT's model card, all blanks
@@ -265,22 +264,26 @@ def load_model(model_dir: Path, method: Method, machine: Machine, attn_implement
     return model
 
 
-def merge(model_dir: Path, adapter_dir: Path, output_dir: Path) -> None:
-    """Writes the model of `model_dir` with the adapter added to its bfloat16 weights, whole or absent.
+def merge(model_dir: Path, adapter_dir: Path, output_dir: Path, base: Base = "unquantised") -> None:
+    """Writes the model of `model_dir` in bfloat16 with the adapter added to its weights, whole or absent.
 
-    Always the unquantised weights: a sum rounded back to 4 bits would lose most of the adapter.
+    The weights are the unquantised ones or, with `base="nf4"`, what NF4 makes of them: those that a QLoRA adapter was
+    trained beside. The sum is never rounded back to 4 bits, which would lose most of the adapter.
     """
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
-    merged = PeftModel.from_pretrained(base, adapter_dir).merge_and_unload()
-    with _whole_folder(output_dir) as folder:
-        _save_model(merged, model_dir, folder)
+    if base == "nf4":
+        model = load_model(model_dir, "qlora", Machine("cpu", ()), 0).dequantize()
+    else:
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
+    merged = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload()
+    with whole_folder(output_dir) as folder:
+        save_model(merged, model_dir, folder)
 
 
-def _save_model(model: Any, model_dir: Path, folder: Path) -> None:
+def save_model(model: Any, model_dir: Path, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     model.save_pretrained(folder)  # safetensors, config and generation_config
@@ -306,21 +309,3 @@ def _steps(progress: Callable[[int, int, str], None]) -> Any:
             progress(state.global_step, state.max_steps, f"steps, loss {self.loss:.3f}" if known else "steps")
 
     return Steps()
-
-
-@contextlib.contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place, durable, once the block is done."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        fsync_tree(temporary)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

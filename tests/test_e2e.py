@@ -125,3 +125,21 @@ def test_full_fine_tuning_on_the_same_samples(runs: Path, result: dict) -> None:
     assert full["stages"]["sample"]["num_tokens"] == 0
     assert full["student"]["trainable_parameters"] > 100_000_000
     assert full["methods"][full["before"]] == result["methods"][result["before"]]
+
+
+def test_what_is_exported_answers_as_the_adapter_does(runs: Path, result: dict) -> None:
+    """A qlora adapter merged into what NF4 makes of the base; the adapter itself is served beside it."""
+    command = [sys.executable, "-m", "fcot_lite", "export", str(runs / "e2e"), "--base", "nf4", "--problems", "4"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    folder = Path(record["folder"])
+    assert record["base"] == "nf4"
+    assert record["parity"]["n"] == 4
+    assert record["parity"]["same_answer"] + len(record["parity"]["differing"]) == 4
+    assert {"model.safetensors", "README.md", "recipe.yaml", "fcot_export.json", "tokenizer.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert "NF4" in (folder / "README.md").read_text()
+    assert not list(folder.parent.glob("*.tmp"))
+    assert result == read_json(runs / "e2e" / "result.json"), "the run stays as it was"

@@ -303,6 +303,27 @@ def test_adapters_are_trained_in_float32(method: student.Method, model_dir: Path
         assert not torch.equal(tensor, tensor.bfloat16().float()), f"{name} was rounded to bfloat16"
 
 
+def test_a_qlora_adapter_merges_into_either_base(model_dir: Path, tmp_path: Path) -> None:
+    train(model_dir, tmp_path, method="qlora")
+    for base in ("unquantised", "nf4"):
+        student.merge(model_dir, tmp_path / "adapter", tmp_path / base, base)
+    name = "model.layers.0.mlp.up_proj.weight"
+    original, plain, quantised = (
+        load_file(folder / "model.safetensors")[name].float()
+        for folder in (model_dir, tmp_path / "unquantised", tmp_path / "nf4")
+    )
+    assert load_file(tmp_path / "nf4" / "model.safetensors")[name].dtype == torch.bfloat16
+    assert "quantization_config" not in json.loads((tmp_path / "nf4" / "config.json").read_text())
+    update = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    key = "base_model.model.model.layers.0.mlp.up_proj.lora_{}.weight"
+    scaling = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["lora_alpha"] / 4
+    added = scaling * update[key.format("B")].float() @ update[key.format("A")].float()
+    assert torch.allclose(plain, original + added, atol=2e-2)
+    # NF4 moves each weight by up to half of a step of its sixteen values; the adapter on top is the same.
+    moved = (quantised - added - original).abs()
+    assert 1e-3 < moved.mean() < 0.1 * original.abs().max()
+
+
 def test_full_leaves_a_whole_model(model_dir: Path, tmp_path: Path) -> None:
     outcome = train(model_dir, tmp_path, method="full", lora={})
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype="auto")
@@ -329,7 +350,7 @@ def test_full_keeps_steps_smaller_than_bfloat16_resolves(
         moved["share"] = (weight != start.model.layers[0].mlp.up_proj.weight).float().mean().item()
         raise EngineError("seen")
 
-    monkeypatch.setattr(student, "_save_model", look)
+    monkeypatch.setattr(student, "save_model", look)
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
     with pytest.raises(EngineError, match="seen"):
         train(model_dir, tmp_path, method="full", sft={**SFT, "learning_rate": 1e-6})
