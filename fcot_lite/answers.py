@@ -41,7 +41,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
-from itertools import islice
 from typing import Literal, get_args
 
 from fcot_lite import flexible, formulas, numerals, readings
@@ -73,6 +72,7 @@ STATED = re.compile(
       | boxed (?<=\\.{5}) \s{0,3}\{ )""",
     re.VERBOSE,
 )
+DENIALS = ("denied", "isnt")
 # What announces the next statement and is no part of the answer before it: "Paris. So the final answer is Paris".
 ANNOUNCES = re.compile(
     r"""(?<![A-Za-z])
@@ -82,18 +82,25 @@ ANNOUNCES = re.compile(
 )
 LONGEST_ANNOUNCEMENT = 60
 # "I doubt that the answer is 5", "Suppose the answer is 5": what a statement depends on stands right before it.
+DOUBTS = (
+    "if whether unless suppose supposing assume assuming imagine pretend doubt deny say says saying claim claims claiming "
+    "guess hope wish unlikely impossible incorrect false wrong untrue unclear unsure maybe perhaps possibly until case"
+)
+NOT_SURE = "true correct right sure clear certain likely"
+OF_OTHERS = "wrong incorrect false possible another other one first second initial their his her"
 SUPPOSED = re.compile(
-    r"""\b(?: (?i:if|whether|unless|suppose|supposing|assume|assuming|imagine|pretend|doubt|deny|say(?:s|ing)?
-            |claim(?:s|ing)?|guess|hope|wish|unlikely|impossible|incorrect|false|wrong|untrue|unclear|unsure|maybe|perhaps|possibly|until
-            |case            |not\s(?:true|correct|right|sure|clear|certain|likely))
+    rf"""\b(?: (?i:{DOUBTS.replace(" ", "|")} | not\s(?:{NOT_SURE.replace(" ", "|")}))
         | (?<!I\s)(?<!We\s)(?<!we\s)(?i:think|believe|conclude|expect)
         | (?i:not|n['’]t)\s(?i:think|believe|conclude|expect|say)
         | (?i:might|could|would|may)\s(?i:think|believe|say|conclude|expect) )
       \b,? (?:\sthat)?,? (?:\s(?:the|my|your|our|his|her|their|this|its))?
-      (?:\s(?:final|correct|right|real)){0,2} \s?\Z
-      | \b(?i:wrong|incorrect|false|possible|another|other|one|first|second|initial|their|his|her)\s\Z""",
+      (?:\s(?:final|correct|right|real)){{0,2}} \s?\Z
+      | \b(?i:{OF_OTHERS.replace(" ", "|")})\s\Z""",
     re.VERBOSE,
 )
+# One of these words is in all that SUPPOSED finds; to look for them first is ten times as fast.
+_SUPPOSES = {*f"{DOUBTS} {OF_OTHERS} {NOT_SURE} think believe conclude expect".split()}
+_WORD = re.compile("[a-z]+")
 LONGEST_BOX = 1_000  # characters
 _BRACES = re.compile(r"\\?[{}]")
 # "The answer is 5. Wait, that is wrong: 6": what says so right after the last statement takes it back.
@@ -161,20 +168,23 @@ def grade(
         return _judged(answer, gold, problem, scorer, verifier) if answer else Verdict(False, None, "no answer")
     if finish_reason != "stop":
         return Verdict(False, None, "unfinished")
-    answers: list[Stated] = []
-    denied: set[Fraction | str | None] = set()
+    last: Stated | None = None
     begins = 0
+    denied: list[Fraction | str | None] = []
+    differs = False
     for statement, answer in _statements(text, read):
-        begins = statement.end()
-        if statement["denied"] or statement["isnt"] or _supposed(text, statement):
-            denied.add(answer[0])
-        else:
-            answers.append(answer)
-    values = {value for value, _ in answers}
-    if not values or values == {None}:
+        begins = begins or statement.end()
+        if statement.lastgroup in DENIALS or _supposed(text, statement):
+            denied.append(answer[0])
+        elif last is None and answer[0] is not None:
+            last = answer
+        elif last is None or answer[0] != last[0]:
+            differs = True
+            if last is not None:
+                break
+    if last is None:
         return Verdict(False, None, "no answer")
-    last = next(answer for answer in reversed(answers) if answer[0] is not None)
-    if len(values) > 1 or last[0] in denied or _taken_back(text, begins, last, read):
+    if differs or last[0] in denied or _taken_back(text, begins, last, read):
         return Verdict(False, last[1], "conflicting answers")
     return _judged(last, gold, problem, scorer, verifier)
 
@@ -184,8 +194,8 @@ def answer_start(text: str, problem: Problem) -> int | None:
 
     Raises DataError where the gold answer is not of its kind.
     """
-    starts = [statement.start() for statement, _ in _statements(text, _rules(problem)[1])]
-    return starts[-1] if starts else None
+    last = next(_statements(text, _rules(problem)[1]), None)
+    return last[0].start() if last else None
 
 
 def answer_end(text: str, problem: Problem) -> int | None:
@@ -193,8 +203,8 @@ def answer_end(text: str, problem: Problem) -> int | None:
 
     Raises DataError where the gold answer is not of its kind.
     """
-    ends = [_end(text, statement.end(), answer) for statement, answer in _statements(text, _rules(problem)[1])]
-    return min(ends[-1], len(text)) if ends else None
+    last = next(_statements(text, _rules(problem)[1]), None)
+    return min(_end(text, last[0].end(), last[1]), len(text)) if last else None
 
 
 def final_sentence(problem: Problem) -> str:
@@ -266,7 +276,7 @@ def _judged(
         forms = dict.fromkeys([written, written.removesuffix(".").rstrip(), readings.trimmed(written)])
         correct = any(scorer(problem, form) for form in forms)
         return Verdict(correct, written, f"{'correct' if correct else 'wrong'} ({name})")
-    if value == gold:
+    if value is gold or value == gold:  # numbers that are written alike are one object
         return Verdict(True, written, "correct")
     if problem.answer_kind != "math" or (isinstance(value, Fraction) and isinstance(gold, Fraction)):
         return Verdict(False, written, "wrong")
@@ -288,13 +298,9 @@ def _paper(text: str, problem: Problem, mode: Literal["paper", "paper-v1"], temp
 
 def _last(text: str, problem: Problem, read: Read) -> Stated | None:
     """The last statement that names an answer, else the last thing in the text that could be one."""
-    stated = [
-        answer
-        for statement, answer in _statements(text, read)
-        if answer[0] is not None and not statement["denied"] and not statement["isnt"]
-    ]
-    if stated:
-        return stated[-1]
+    for statement, answer in _statements(text, read):
+        if answer[0] is not None and statement.lastgroup not in DENIALS:
+            return answer
     text = text.rstrip()
     kind = problem.answer_kind
     if kind == "number":
@@ -316,19 +322,23 @@ def _last(text: str, problem: Problem, read: Read) -> Stated | None:
 
 
 def _statements(text: str, read: Read) -> Iterator[tuple[re.Match[str], Stated]]:
-    statements = deque(STATED.finditer(text), maxlen=MOST_ANSWERS)
-    ends = [*(_announced(text, statement.start()) for statement in islice(statements, 1, None)), len(text)]
-    for statement, end in zip(statements, ends, strict=False):
-        closing = statement.group()[-1]
+    """What the text states, from its last statement to the first."""
+    end, following = len(text), 0
+    for statement in reversed(deque(STATED.finditer(text), maxlen=MOST_ANSWERS)):
+        if end < 0:
+            end = _announced(text, following)
+        following, start = statement.span()
+        closing = text[start - 1]
         if closing == "{":
-            end = _box_end(text, statement.end(), end)
+            end = _box_end(text, start, end)
         elif closing == ">":
-            end = max(statement.end(), text.find("</", statement.end(), end))
-        answer = read(text, statement.end(), end, statement["hashes"] is not None) if end else None
-        if closing == "{" and answer is not None and not box_is_alone(text, statement.start(), end):
+            end = max(start, text.find("</", start, end))
+        answer = read(text, start, end, statement.lastgroup == "hashes") if end else None
+        if answer is not None and closing == "{" and not box_is_alone(text, following, end):
             answer = None, ""
         if answer is not None:
             yield statement, answer
+        end = -1
 
 
 def _box_end(text: str, start: int, end: int) -> int:
@@ -343,9 +353,13 @@ def _box_end(text: str, start: int, end: int) -> int:
 
 def _supposed(text: str, statement: re.Match[str]) -> bool:
     start = statement.start()
+    if text[start] not in "AaCc":
+        return False
     before = text[max(0, start - LONGEST_ANNOUNCEMENT) : start]
     sentence = before[max(before.rfind("."), before.rfind("\n")) + 1 :]
-    return len(sentence) > 3 and statement.group()[0] in "AaCc" and SUPPOSED.search(sentence) is not None
+    if len(sentence) <= 3 or sentence == " The " or _SUPPOSES.isdisjoint(_WORD.findall(sentence.casefold())):
+        return False
+    return SUPPOSED.search(sentence) is not None
 
 
 def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:

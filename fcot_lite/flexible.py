@@ -20,7 +20,9 @@ _START = re.compile(
       (?: (?<![\w)\]}}])(?=[-−–]) | (?=[^-−–+]) ) {VALUE.pattern} (?![.,:/^eExX]?[0-9])""",
     re.VERBOSE,
 )
-_DIGITS = "0123456789½¼¾⅓⅔"
+_DIGIT = re.compile("[0-9½¼¾⅓⅔]")
+# Stands in no number as VALUE has them, so that what is behind it can be read by itself.
+_NO_PART = re.compile("[=:?()%bhjklpqwyzA-DF-WYZ]")
 _YES_NO = re.compile(r"(?<![\w'’-])(?i:yes|no)(?![\w'’-])")
 _WORD = re.compile(rf"(?<![\w'’])(?:{LETTERS.pattern})")
 # "A" before a word in small letters is an article, "I" a person.
@@ -29,10 +31,19 @@ _FORMULA = re.compile(r"\$([^$\n]{1,2000}+)\$|\\\(((?:[^\\\n]|\\[^()\n]){1,2000}
 
 
 def last_number(text: str) -> Stated | None:
-    end = max(text.rfind(digit) for digit in _DIGITS) + 1
+    backwards = text[::-1]
+    digit = _DIGIT.search(backwards)
+    if not digit:
+        return None
+    end = len(text) - digit.start()
+    start = max(0, end - WINDOW)
+    near = _NO_PART.search(backwards, digit.end(), len(text) - start)
     found = None
-    for match in _START.finditer(text, max(0, end - WINDOW), min(len(text), end + 1)):
-        found = match
+    for begin in (len(text) - near.start() if near else start, start):
+        for found in _START.finditer(text, begin, min(len(text), end + 1)):
+            pass
+        if found:
+            break
     if not found:
         return None
     exact = number(found.group())
@@ -47,7 +58,10 @@ def last_choice(choices: Sequence[str], text: str) -> Stated | None:
         if ord(letter.upper()) - ord("A") < len(choices):
             return letter.upper(), letter
     last = (-1, 0, 0)  # where it ends, how long it is, which option it is
+    casefolded = window.casefold()
     for i, choice in enumerate(choices):
+        if choice.casefold() not in casefolded:
+            continue  # the search takes far longer
         for match in re.finditer(rf"(?<!\w){re.escape(choice)}(?!\w)", window, re.IGNORECASE):
             last = max(last, (match.end(), len(choice), i))
     end, length, option = last

@@ -100,8 +100,14 @@ _SOMEBODY_HAS = re.compile(
 FILLS_LINE = re.compile(rf"{_GAP}{_UNITS}(?:[^\S\n]|[*_`.)\]}}$€£¥₹%!\"'’”]|\\[)\]])*+(?:\n|\Z)")
 
 
+# As most answers are written, " 18." and " $18" to the end of the line: what follows would find nothing else in it.
+_BARE = re.compile(r" \$?([0-9]{1,15})\.?(?:\n|\Z)")
+
+
 def read_number(text: str, start: int, end: int, must_fill_line: bool) -> Stated | None:
     """The number stated from `start` on, as `readings` says of every reader."""
+    if not must_fill_line and (bare := _BARE.match(text, start, end)):
+        return _whole(bare[1]), bare[1]
     lead = LEAD.match(text, start, end)
     position = lead.end() if lead else start
     must_fill_line = must_fill_line or "\n" in text[start:position]
@@ -206,7 +212,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
     """The value of a match of VALUE; None where it divides by nothing or is mixed with more than a whole: 2 3/2."""
     written = match.group()
     if written.isascii() and written.isdigit():  # as nearly all are, and ten times as fast
-        return Fraction(int(written))
+        return _whole(written)
     parts = match.groupdict()
     value: Fraction | None
     if whole := parts["whole"]:
@@ -227,6 +233,11 @@ def _value(match: re.Match[str]) -> Fraction | None:
         if value is not None and bool(parts["above_sign"]) != bool(parts["below_sign"]):
             value = -value
     return value if value is None or parts["sign"] in ("", "+") else -value
+
+
+@lru_cache(maxsize=4096)
+def _whole(digits: str) -> Fraction:
+    return Fraction(int(digits))
 
 
 def _decimal(written: str) -> Fraction:

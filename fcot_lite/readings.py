@@ -28,6 +28,7 @@ ENDS = re.compile(rf"{_CLOSE}(?:\n|\Z|[.,;:!?](?!\w)|[–—-]\s|(?i:because|sin
 YES_NO_ENDS = re.compile(rf"{ENDS.pattern}|[^\S\n]\(")  # a reason may stand in brackets
 STOPS = re.compile(rf"{_CLOSE}(?:[.!](?!\w)|\n|\Z)")
 ALONE = re.compile(rf"{_CLOSE}[.!]?{_CLOSE}(?:\n|\Z)")
+ENDS_LINE = re.compile(r"\.?(?:\n|\Z)")
 LETTER = re.compile(
     r"[(\[](?P<closed>[A-Za-z])[)\]]|(?P<half>[A-Za-z])\)|(?P<bare>[A-Z])(?![\w'’])|(?P<small>[a-z])(?![\w'’])"
 )
@@ -100,6 +101,8 @@ def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fi
     must_fill_line = must_fill_line or "\n" in text[start:position]
     letter = LETTER.match(text, position, end)
     is_sure = letter is not None and bool(letter["closed"] or letter["half"])
+    if letter and is_sure and not must_fill_line and ENDS_LINE.match(text, letter.end(), end):  # as most answers
+        return (letter["closed"] or letter["half"]).upper(), letter.group()
     if not is_sure:
         for written in _texts(text, start, end, must_fill_line):
             same = _same(choices, written)
