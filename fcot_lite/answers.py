@@ -22,8 +22,8 @@ conclusion is something else. Rules, in order:
 - text: the line, or the sentence, in any case, without quotes and markdown around it and without its last stop. Where
   the gold answer has several lines, all up to an empty line.
 - math: a number, or a formula in one spelling (formulas.py). Two formulas that differ are for the `verifier` to judge.
-- An answer that the text takes back right after its last statement ("Wait, ...", "But ..."), or that another one
-  follows on the next line, is a conflict.
+- An answer that the text takes back later ("Wait, ...", "I mean ..."), or behind which another one stands alone or is
+  concluded ("So it is 6."), is a conflict (retractions.py).
 
 Flexible: the last statement that names an answer, even where others differ; without one, the last number, option, yes
 or no, word or line of the text, finished or not (flexible.py). A column to compare with, never what admits training
@@ -33,7 +33,8 @@ Paper and paper-v1: the rules of the paper's own evaluator, by task and template
 
 A problem whose metadata name a `scorer` is graded by that: an answer is found as a text is, and the scorer judges it.
 
-Time grows linearly with the text; texts are searched, never evaluated.
+Of a text that is longer than any model writes only the end is read. Time grows linearly; texts are searched, never
+evaluated.
 """
 
 import re
@@ -44,17 +45,19 @@ from functools import partial
 from typing import Literal, get_args
 
 from fcot_lite import flexible, formulas, numerals, readings
-from fcot_lite.endings import below, box_is_alone, next_sentence, turns
+from fcot_lite.endings import box_is_alone
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.numerals import Stated
 from fcot_lite.numerals import number as number
 from fcot_lite.readings import Read, folded
 from fcot_lite.records import FinishReason, Problem, Verdict
+from fcot_lite.retractions import end_of, is_taken_back
 
 Mode = Literal["strict", "flexible", "paper", "paper-v1"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-GRADER_VERSION = "4"  # part of every stage's key; raise it with any change of a verdict
+GRADER_VERSION = "5"  # part of every stage's key; raise it with any change of a verdict
 MOST_ANSWERS = 50  # only the last 50 statements are read: beyond that a text only repeats itself
+LONGEST_READ = 250_000  # characters from the end of a text: twice what 32k tokens are
 
 # Where an answer is stated.
 STATED = re.compile(
@@ -83,11 +86,15 @@ ANNOUNCES = re.compile(
 LONGEST_ANNOUNCEMENT = 60
 # "I doubt that the answer is 5", "Suppose the answer is 5": what a statement depends on stands right before it.
 DOUBTS = (
-    "if whether unless suppose supposing assume assuming imagine pretend doubt deny say says saying claim claims claiming "
-    "guess hope wish unlikely impossible incorrect false wrong untrue unclear unsure maybe perhaps possibly until case"
+    "if whether unless suppose supposing assume assuming imagine pretend doubt deny say says saying claim claims "
+    "claiming guess hope wish unlikely impossible incorrect false wrong untrue unclear unsure maybe perhaps possibly "
+    "until case"
 )
 NOT_SURE = "true correct right sure clear certain likely"
-OF_OTHERS = "wrong incorrect false possible another other one first second initial their his her"
+OF_OTHERS = (
+    "wrong incorrect false possible another other one first second initial their his her old previous earlier original "
+    "tentative"
+)
 SUPPOSED = re.compile(
     rf"""\b(?: (?i:{DOUBTS.replace(" ", "|")} | not\s(?:{NOT_SURE.replace(" ", "|")}))
         | (?<!I\s)(?<!We\s)(?<!we\s)(?i:think|believe|conclude|expect)
@@ -95,39 +102,16 @@ SUPPOSED = re.compile(
         | (?i:might|could|would|may)\s(?i:think|believe|say|conclude|expect) )
       \b,? (?:\sthat)?,? (?:\s(?:the|my|your|our|his|her|their|this|its))?
       (?:\s(?:final|correct|right|real)){{0,2}} \s?\Z
-      | \b(?i:{OF_OTHERS.replace(" ", "|")})\s\Z""",
+      | \b(?i:{OF_OTHERS.replace(" ", "|")}|(?:student|user|model|teacher|friend)['’]s)\s\Z
+      | \b(?i:if)\s(?i:so|not|yes|no|true|correct|(?:this|that|it)\s(?:is|was|were)\b[^,]{{0,25}}),?\s(?:then\s)?
+        (?:(?:the|my|our)\s)?(?:(?:final|correct)\s)?\Z""",
     re.VERBOSE,
 )
 # One of these words is in all that SUPPOSED finds; to look for them first is ten times as fast.
-_SUPPOSES = {*f"{DOUBTS} {OF_OTHERS} {NOT_SURE} think believe conclude expect".split()}
+_SUPPOSES = {*f"{DOUBTS} {OF_OTHERS} {NOT_SURE} think believe conclude expect s".split()}
 _WORD = re.compile("[a-z]+")
 LONGEST_BOX = 1_000  # characters
 _BRACES = re.compile(r"\\?[{}]")
-# "The answer is 5. Wait, that is wrong: 6": what says so right after the last statement takes it back.
-TAKEN_BACK = re.compile(
-    r"""[.!?,;:(\n–—-] [\s*_]{0,4}
-        (?i: wait\b | oops\b | hold\ on\b | scratch\ that\b | correction\b | sorry\b 
-           | actually\b(?!,?\ (?:we|you|i|let)\b) | (?P<no>no,)
-           | make\ (?:that|it)\b | (?:i|we)\ (?:was|were)\ (?:wrong|mistaken)\b
-           | (?:i|we)\ made\ an?\ (?:mistake|error)\b | hmm+\b
-           | let\ me\ (?:correct|fix|redo|recalculate|reconsider)\b
-           | (?:(?:but|and|so|which)\ )?(?:that|this|it|which)
-             (?:\ is|\ was|['’]s|\ (?:can)?\ ?not\ be|\ can['’]t\ be|\ isn['’]t)
-             \ (?:wrong|incorrect|a\ mistake|not\ (?:right|correct|true|it|the\ answer))\b
-           | (?:(?:so|then|but)\ )?(?:it|this|that|the\ \w{1,12})\ should\ (?:be|have\ been)
-             \ [$(*\\]{0,3}(?:[0-9A-Z(]|yes\b|no\b)
-           | the\ (?:correct|right|real|actual)\ (?:value|result|number|total|amount|one|word|city)
-             \ (?:is|was|would|should)\b )""",
-    re.VERBOSE,
-)
-LONGEST_REMARK = 1_000  # characters after the last statement in which it is taken back
-NO_AGAIN = re.compile(r"[\s.!*\"')]{0,8}[Nn]o\b")
-_IT_IS = r"[\s.!?*\"')}$]{0,8}(?:(?:it(?:['’]s|\sis)|i\smean)\s)?"
-THEN_NO = re.compile(_IT_IS + r"no\b(?!\s[a-z])", re.IGNORECASE)
-THEN_YES = re.compile(_IT_IS + r"yes\b", re.IGNORECASE)
-# A line of a word or three that announces nothing: it may be an answer of its own.
-BARE = re.compile(r"[^\S\n]*(?![-*] )\S{1,40}(?:[^\S\n]\S{1,20}){0,2}(?<![:：])[^\S\n]*")
-BARE_WORD = re.compile(r"[^\S\n]*[*_\"']{0,3}[A-Za-zÀ-ɏ-]{1,40}[*_\"'.!]{0,4}[^\S\n]*")
 Scorer = Callable[[Problem, str], bool]
 Verifier = Callable[[str, str], bool | None]  # (target, answer): None where it could not judge
 NOT_JUDGED = "not judged: "  # how the reason of a verdict begins that is neither right nor wrong
@@ -184,7 +168,7 @@ def grade(
                 break
     if last is None:
         return Verdict(False, None, "no answer")
-    if differs or last[0] in denied or _taken_back(text, begins, last, read):
+    if differs or last[0] in denied or is_taken_back(text, begins, last, read):
         return Verdict(False, last[1], "conflicting answers")
     return _judged(last, gold, problem, scorer, verifier)
 
@@ -204,7 +188,7 @@ def answer_end(text: str, problem: Problem) -> int | None:
     Raises DataError where the gold answer is not of its kind.
     """
     last = next(_statements(text, _rules(problem)[1]), None)
-    return min(_end(text, last[0].end(), last[1]), len(text)) if last else None
+    return min(end_of(text, last[0].end(), last[1]), len(text)) if last else None
 
 
 def final_sentence(problem: Problem) -> str:
@@ -324,7 +308,7 @@ def _last(text: str, problem: Problem, read: Read) -> Stated | None:
 def _statements(text: str, read: Read) -> Iterator[tuple[re.Match[str], Stated]]:
     """What the text states, from its last statement to the first."""
     end, following = len(text), 0
-    for statement in reversed(deque(STATED.finditer(text), maxlen=MOST_ANSWERS)):
+    for statement in reversed(deque(STATED.finditer(text, max(0, end - LONGEST_READ)), maxlen=MOST_ANSWERS)):
         if end < 0:
             end = _announced(text, following)
         following, start = statement.span()
@@ -360,37 +344,6 @@ def _supposed(text: str, statement: re.Match[str]) -> bool:
     if len(sentence) <= 3 or sentence == " The " or _SUPPOSES.isdisjoint(_WORD.findall(sentence.casefold())):
         return False
     return SUPPOSED.search(sentence) is not None
-
-
-def _taken_back(text: str, begins: int, answer: Stated, read: Read) -> bool:
-    """Whether what follows the last answer, stated at `begins`, takes it back or states another."""
-    value, written = answer
-    ends = _end(text, begins, answer)
-    if not text[ends : ends + 20].strip(" \n.*$})\"'"):  # as most texts end
-        return False
-    ends -= written[-1:] in ".!\n"
-    remark = TAKEN_BACK.search(text, ends - 1, ends + LONGEST_REMARK)
-    if remark is not None and not (remark["no"] and value == "no"):  # "The answer is no. No, it is not."
-        return True
-    if turns(text, ends, len(text)) and not (value == "no" and NO_AGAIN.match(text, ends)):
-        return True
-    if (value == "yes" and THEN_NO.match(text, ends)) or (value == "no" and THEN_YES.match(text, ends)):
-        return True
-    is_letter = str(value).isupper()
-    bare = BARE if isinstance(value, Fraction) or value in ("yes", "no") or is_letter else BARE_WORD
-    for place in (below(text, ends, len(text)), next_sentence(text, ends, len(text))):
-        if place and bare.fullmatch(text, *place):
-            other = read(text, *place, True)
-            # Words that a formula's reader takes for one, and a number below a letter, are remarks.
-            is_one = other is not None and (isinstance(other[0], type(value)) or (other[0] is None and not is_letter))
-            if other is not None and is_one and other[0] != value:
-                return True
-    return False
-
-
-def _end(text: str, begins: int, answer: Stated) -> int:
-    """Where the answer that is stated at `begins` ends."""
-    return max(begins, text.find(answer[1], begins)) + len(answer[1])
 
 
 def _announced(text: str, start: int) -> int:

@@ -13,7 +13,7 @@ LONGEST_SENTENCE = 1_000  # characters behind an answer that are read
 # Closes markdown, quotes and LaTeX around an answer.
 CLOSE = r"(?:[^\S\n]|[*_`\"'“”‘’)\]}$]|\\[)\]]){0,8}+"
 _PLAIN = re.compile(rf"{CLOSE}(?:[.!]{CLOSE})?(?:[.!]{{0,2}}+\Z|\n)")
-_STOP = re.compile(r"\n|(?<![.!…])[.!]{1,2}(?![.!\w'’,;:…-])(?<!\b[ap]\.m\.)|\?")
+STOP = re.compile(r"\n|(?<![.!…])[.!]{1,2}(?![.!\w'’,;:…-])(?<!\b[ap]\.m\.)|\?")
 _OPENS = re.compile(rf"{CLOSE}(?:[,;:(\[{{]|[–—-]{{1,2}}[^\S\n])")
 _REASON = re.compile(
     r"(?:\A|(?<=[\s,;(–—*_$)-]))(?i:because|since|as(?!\s+(?:many|much|well|of|an?)\b)|given\s+that|due\s+to)\b"
@@ -52,6 +52,7 @@ SCALES = re.compile(
       | (?:hundred|thousand|milli?on|billion)ths? | squared?(?=\W*\Z)|cubed?(?=\W*\Z)|doubled?|tripled?|halved
       | factorial|mille|millones|mln|doz|dz|twelfths?
       | at\s+(?:least|most)|twice|thrice|plus|minus|negative|multiplied|divided|mod|modulo|modulus
+      | pairs?|couples?|trios?|twins|triplets?|in\s+debt|short(?=\W*\Z)
       | remainder|roots?|sqrt|power|raised|base
       | point(?=\s+[a-z0-9])|sin|cos|tan|log|ln|exp|pi|dot|infinity
       | times(?!\s+as\s+(?:many|much)\b|\s+(?:an?|per|each|every)\s|\W*\Z)
@@ -76,7 +77,7 @@ def is_plain(text: str, position: int, end: int) -> bool:
 def ending(text: str, position: int, end: int) -> Ending | None:
     """How the sentence goes on from `position`; None where it is a question or runs into another statement of doubt."""
     limit = min(end, position + LONGEST_SENTENCE)
-    stop = _STOP.search(text, position, limit)
+    stop = STOP.search(text, position, limit)
     if stop and stop.group() == "?":
         return None
     sentence = text[position : stop.start() if stop else limit]
@@ -153,7 +154,7 @@ _OPERATOR = re.compile(r"[^\S\n]{0,3}[=+*/^×÷~≈±|%&∨∪][^\S\n*]")
 def turns(text: str, position: int, end: int) -> bool:
     """Whether what comes after the sentence of an answer begins by taking it back or goes on with it."""
     limit = min(end, position + LONGEST_SENTENCE)
-    stop = _STOP.search(text, position, limit)
+    stop = STOP.search(text, position, limit)
     if not stop:
         return False
     after = stop.end()
@@ -164,10 +165,10 @@ def turns(text: str, position: int, end: int) -> bool:
 
 def next_sentence(text: str, position: int, end: int) -> tuple[int, int] | None:
     """Where the sentence stands that follows the sentence of an answer on its line."""
-    stop = _STOP.search(text, position, min(end, position + LONGEST_SENTENCE))
+    stop = STOP.search(text, position, min(end, position + LONGEST_SENTENCE))
     if not stop or stop.group() == "\n":
         return None
-    after = _STOP.search(text, stop.end(), min(end, stop.end() + 100))
+    after = STOP.search(text, stop.end(), min(end, stop.end() + 100))
     return (stop.end(), after.start() if after else min(end, stop.end() + 100))
 
 

@@ -7,19 +7,15 @@ a decimal comma, are no numbers here as they are none for strict.
 """
 
 import re
+from collections import deque
 from collections.abc import Sequence
 
 from fcot_lite.formulas import value
-from fcot_lite.numerals import VALUE, Stated, number
+from fcot_lite.numerals import SEPARATE, Stated, number
 from fcot_lite.readings import LETTERS, trimmed
 
 WINDOW = 10_000  # characters that are searched: a megabyte of digits or letters is judged in milliseconds as well
-_START = re.compile(
-    # Behind a comma only the last of three: 1,2,3.
-    rf"""(?: (?<![A-Za-z0-9.,/^]) | (?<=[0-9],[0-9],) | (?<=[0-9],[0-9]{{2}},) | (?<=[0-9],[0-9]{{3}},) )
-      (?: (?<![\w)\]}}])(?=[-−–]) | (?=[^-−–+]) ) {VALUE.pattern} (?![.,:/^eExX]?[0-9])""",
-    re.VERBOSE,
-)
+LONGEST_NUMBER = 3_000  # characters before the last digit in which the last number is looked for
 _DIGIT = re.compile("[0-9½¼¾⅓⅔]")
 # Stands in no number as VALUE has them, so that what is behind it can be read by itself.
 _NO_PART = re.compile("[=:?()%bhjklpqwyzA-DF-WYZ]")
@@ -36,18 +32,15 @@ def last_number(text: str) -> Stated | None:
     if not digit:
         return None
     end = len(text) - digit.start()
-    start = max(0, end - WINDOW)
+    start = max(0, end - LONGEST_NUMBER)
     near = _NO_PART.search(backwards, digit.end(), len(text) - start)
-    found = None
     for begin in (len(text) - near.start() if near else start, start):
-        for found in _START.finditer(text, begin, min(len(text), end + 1)):
-            pass
+        found = deque(SEPARATE.finditer(text, begin, min(len(text), end + 1)), maxlen=1)
         if found:
-            break
-    if not found:
-        return None
-    exact = number(found.group())
-    return None if exact is None else (exact, found.group())
+            written = found[0].group()
+            exact = number(written)
+            return None if exact is None else (exact, written)
+    return None
 
 
 def last_choice(choices: Sequence[str], text: str) -> Stated | None:

@@ -9,6 +9,7 @@ where it is written as one fraction. Digits are 0 to 9 only, at most 1,000 in a 
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
@@ -53,6 +54,14 @@ VALUE = re.compile(
 )
 LIKE_A_NUMBER = re.compile(
     rf"(?:{_SIGN}|(?:minus|negative)[ ])?+(?:{CURRENCY})?+(?:\.?+[0-9]|{_FRAC}(?![A-Za-z])|[{_VULGAR}])"
+)
+
+# A number in running text.
+SEPARATE = re.compile(
+    # Behind a comma only the last of three: 1,2,3.
+    rf"""(?: (?<![A-Za-z0-9.,/^]) | (?<=[0-9],[0-9],) | (?<=[0-9],[0-9]{{2}},) | (?<=[0-9],[0-9]{{3}},) )
+      (?: (?<![\w)\]}}])(?=[-−–]) | (?=[^-−–+]) ) {VALUE.pattern} (?![.,:/^eExX]?[0-9])""",
+    re.VERBOSE,
 )
 
 # What may stand between the statement and its number.
@@ -117,7 +126,8 @@ def read_number(text: str, start: int, end: int, must_fill_line: bool) -> Stated
         if word := _NUMBER_WORD.match(text, position, end):
             bracket = _IN_DIGITS.match(text, word.end(), end)
             if not bracket:
-                return None, ""
+                in_words = Fraction(NUMBER_WORDS[word.group().lower()])
+                return (in_words, word.group()) if is_plain(text, word.end(), end) else (None, "")
             in_words = Fraction(NUMBER_WORDS[word.group().lower()])
             position = bracket.end()
         elif text[start - 1 : start] == "s" and (has := _SOMEBODY_HAS.match(text, position, end)):
@@ -199,6 +209,14 @@ def _is_remark(remark: str, value: Fraction) -> bool:
             return number(terms.strip(".")) == value and "," not in written[1:]
         return "=" not in terms or number(terms.rpartition("=")[2].strip(".")) == value
     return not (_is_more(written) or re.search(r"[+/^=×÷<>\\]|[^\x00-\u024f‘’“”–—]", written))
+
+
+def numbers_in(text: str, start: int, end: int) -> Iterator[Fraction]:
+    """The numbers of running text, from the left."""
+    for match in SEPARATE.finditer(text, start, end):
+        value = number(match.group())
+        if value is not None:
+            yield value
 
 
 @lru_cache(maxsize=4096)  # a gold answer is read again for every completion

@@ -40,6 +40,12 @@ OTHER_LETTER = re.compile(
     re.VERBOSE,
 )
 NOT_LETTER = re.compile(rf"{_CLOSE}(?:,\s|\sand\s|,\sand\s)not\s(?:option\s)?[(\[]?(?P<letter>[A-Z])[)\]]?(?![\w'’])")
+# "(B) because (A) and (C) are wrong"
+OTHERS_ARE_WRONG = re.compile(
+    rf"{_CLOSE},?\s(?:because|since|as)\s(?:(?:,\s|\sand\s|,\sand\s)?[(\[][A-Z][)\]]){{1,5}}"
+    r"\s(?:is|are)\s(?:all\s|both\s)?(?:wrong|incorrect|false)"
+)
+IT_IS = re.compile(r"\s*(?i:it|this|that)\s(?i:is|was)\s(?:(?i:the|an?)\s)?")
 # "6, which is (B)"
 THEN_LETTER = re.compile(
     rf"{_CLOSE},?\s?(?:(?:which|that)\sis\s)?(?:option\s|choice\s)?(?:[(\[](?P<closed>[A-Z])[)\]]|(?<=option\s)(?P<bare>[A-Z])(?!\w))"
@@ -126,6 +132,9 @@ def read_choice(choices: Sequence[str], text: str, start: int, end: int, must_fi
         against = NOT_LETTER.match(text, after, end)  # "(B), not (C)"
         if against and is_sure and against["letter"] != value and is_plain(text, against.end(), end):
             return value, letter.group()
+        if is_sure and (wrong := OTHERS_ARE_WRONG.match(text, after, end)) and is_plain(text, wrong.end(), end):
+            others = re.findall(r"[A-Z](?=[)\]])", wrong.group())
+            return (None, "") if value in others else (value, letter.group())
         other = OTHER_LETTER.match(text, after, end)
         means_another = (
             bool(named and own not in named)
@@ -164,6 +173,8 @@ def _no_other_option(choices: Sequence[str], own: int, text: str, after: int, en
         return False
     if any(_names(choices, own, part) for part in (found.remark, DISMISSED.sub("", found.reason))):
         return False
+    if _is_of_another(choices, own, found.reason):
+        return False
     remark = found.remark.casefold()
     mine = choices[own].casefold() if own < len(choices) else ""
     return not any(
@@ -174,6 +185,13 @@ def _no_other_option(choices: Sequence[str], own: int, text: str, after: int, en
         for i, choice in enumerate(choices)
         if i != own
     )
+
+
+def _is_of_another(choices: Sequence[str], own: int, reason: str) -> bool:
+    """Whether a reason says "it is" and the text of another option: (B) because it is green."""
+    said = IT_IS.match(reason)
+    named = _option_at(choices, reason, said.end(), len(reason))[0] if said else set()
+    return bool(named) and own not in named
 
 
 def _names(choices: Sequence[str], own: int, part: str) -> bool:

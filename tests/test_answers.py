@@ -80,7 +80,6 @@ def test_correct(text: str, target: str) -> None:
     [
         ("She has 5 apples. 2 + 3 = 5.", "5"),
         ("The answer is <number>", "5"),
-        ("The answer is five.", "5"),
         ("the answer is not 5", "5"),
         ("the answer isn't 5", "5"),
         ("The answer is 12 + 3", "12"),
