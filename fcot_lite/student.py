@@ -275,7 +275,7 @@ def merge(model_dir: Path, adapter_dir: Path, output_dir: Path, base: Base = "un
     from transformers import AutoModelForCausalLM
 
     if base == "nf4":
-        model = load_model(model_dir, "qlora", Machine("cpu", ()), 0).dequantize()
+        model = load_model(model_dir, "qlora", Machine("cpu", ()), "sdpa").dequantize()
     else:
         model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.bfloat16)
     merged = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload()
