@@ -99,7 +99,7 @@ def _choice(letters: str) -> Rule:
 
 
 def _number(is_float: bool) -> Rule:
-    candidate = re.compile(r"[-\d]\d*(?<=\d)(?:\.\d+)?")  # -?\d+(?:\.\d+)?, found three times as fast
+    candidate = re.compile(r"[-\d]\d*(?<=\d)(?:\.\d+)?")  # -?\d+(?:\.\d+)?, found faster
     return Rule(candidate, re.compile(r"\d+(?:\.\d+)*+-?"), _last_number, _without_commas, _without_commas, is_float)
 
 
