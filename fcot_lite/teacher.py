@@ -240,6 +240,7 @@ def draw(
                     break
                 keep(engine.poll(timeout=1.0))
         except KeyboardInterrupt:
+            keep(engine.poll(timeout=0.0))  # what had finished when it came
             # What has not begun is dropped at once; what is under way gets a few seconds to finish.
             waiting = list(in_flight)[max_num_seqs:]
             engine.cancel(waiting)

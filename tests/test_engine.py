@@ -1,9 +1,13 @@
-"""What vLLM is told on machines that are described, not present."""
+"""What vLLM is told on machines that are described, not present, and what is replaced inside it on a CPU."""
 
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fcot_lite.engines import vllm as engine_file
 from fcot_lite.engines.vllm import GIB, adapter_rank, engine_arguments, engine_environment, lora_rank_limit
 from fcot_lite.errors import EngineError
 from fcot_lite.machine import Machine
@@ -109,3 +113,45 @@ def test_nobody_is_told_what_is_run(machine: Machine) -> None:
 
 def test_a_gpu_needs_no_threads_bound() -> None:
     assert not any("CPU" in name or "OMP" in name for name in engine_environment(AMPERE))
+
+
+@pytest.mark.real
+def test_min_p_by_threshold_leaves_what_vllms_own_leaves() -> None:
+    import torch
+    import vllm
+    from vllm.v1.sample.logits_processor.builtin import MinPLogitsProcessor
+
+    assert vllm.__version__ == engine_file.PINNED, "compare the two again, and then the version"
+    logits = torch.randn(6, 50_000, generator=torch.Generator().manual_seed(0)) * 4
+    logits[2, 7] = logits[2].max()  # two that are equally likely: min_p = 1 keeps both
+    batch: Any = SimpleNamespace(min_p_count=5, min_p=torch.tensor([[0.1], [0.0], [1.0], [1e-4], [0.5], [0.02]]))
+    ours, theirs = (apply(batch, logits.clone()) for apply in (engine_file._apply_min_p, MinPLogitsProcessor.apply))
+    assert torch.equal(ours, theirs)
+    assert [int(row.isfinite().sum()) for row in ours][1:3] == [50_000, 2]
+    batch.min_p_count = 0
+    assert engine_file._apply_min_p(batch, logits) is logits
+
+
+def test_freed_pages_are_kept_until_the_trim() -> None:
+    program = """
+import ctypes
+from fcot_lite.engines.vllm import keep_freed_pages
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+def mib():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+def make_and_free():
+    block = libc.malloc(100 << 20)
+    ctypes.memset(block, 1, 100 << 20)
+    libc.free(block)
+start = mib()
+make_and_free()
+keep_freed_pages()
+before = mib()
+make_and_free()
+after = mib()
+libc.malloc_trim(0)
+print(before - start < 50, after - start > 50, mib() - start < 50)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "True True True\n", done.stderr

@@ -38,7 +38,8 @@ class Engine(Protocol):
         """Queues the requests; returns at once."""
 
     def poll(self, timeout: float) -> list[Completion]:
-        """Whatever has finished; [] after `timeout` seconds, and at once when nothing is pending."""
+        """Whatever has finished, perhaps gathered for a moment; [] after `timeout` seconds, and at once when nothing is
+        pending."""
 
     def cancel(self, keys: Sequence[str]) -> None:
         """Drops these requests: a cancelled key never comes back; its tokens stay in `num_tokens_generated`."""
