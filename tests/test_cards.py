@@ -8,6 +8,7 @@ from conftest import REPOSITORY
 
 from fcot_lite.engines.vllm import VllmEngine, engine_arguments, engine_environment
 from fcot_lite.machine import Machine
+from fcot_lite.plan import LIBRARIES_GIB
 from fcot_lite.recipe import Recipe, load
 from fcot_lite.student import load_model, lora_arguments, quantization_arguments, sft_arguments
 
@@ -49,6 +50,27 @@ def test_what_vllm_gets_for_the_teacher(card: str, model: str, dtype: str, max_n
     }
     environment = engine_environment(machine)
     assert environment == {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "INFO"}, "nothing of the CPU's"
+
+
+# GB/s and dense bf16 TFLOP/s (with float32 sums) of NVIDIA's data sheets; bytes of the weights on the hub.
+@pytest.mark.parametrize(
+    ("card", "bandwidth", "tflops", "num_bytes"),
+    [("3090", 936, 71, 15.2e9), ("4090", 1008, 165, 15.2e9), ("3060", 360, 25, 5.6e9)],
+)
+def test_the_teachers_sequences_keep_the_card_busy_and_their_cache_fits(
+    card: str, bandwidth: float, tflops: float, num_bytes: float
+) -> None:
+    machine, recipe = CARDS[card], recipe_for(CARDS[card])
+    arguments = engine_arguments(recipe.teacher.model, recipe.teacher.engine, machine)
+    parameters = 7.6e9
+    # From here on a step's arithmetic takes longer than reading the weights once: more sequences bring little more.
+    enough = (tflops * 1e12 / (2 * parameters)) / (bandwidth * 1e9 / num_bytes)
+    assert arguments["max_num_seqs"] >= enough
+    free_gib = machine.gpu_memory_gib * arguments["gpu_memory_utilization"] - num_bytes / 2**30 - LIBRARIES_GIB
+    kv_bytes = 2 * 28 * 4 * 128 * 2  # layers, KV heads, head size: 56 KiB a token
+    # The solved examples before the question are in the cache once; a question is short, a rationale half done.
+    tokens = 400 + arguments["max_num_seqs"] * (100 + recipe.teacher.sampling.max_tokens // 2)
+    assert tokens * kv_bytes / 2**30 <= free_gib
 
 
 @pytest.mark.parametrize("card", CARDS)

@@ -55,6 +55,8 @@ def engine_arguments(
             "kv_cache_memory_bytes": GIB,
         }
     else:
+        # vLLM's 0.92 is for a card with nothing else on it: on 12 GB a desktop takes what that leaves. Nothing more is
+        # set: `tests/test_cards.py` shows that the recipes' max_num_seqs keep their cards busy and fit the cache.
         arguments["gpu_memory_utilization"] = 0.9
     if adapter_rank is not None:
         arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank_limit(adapter_rank)}
