@@ -29,9 +29,8 @@ TASKS: dict[str, dict[str, Any]] = {
     "chain_arithmetic": {"operators": "+-"},
     "multiarith": {},
     "generated_coin_flip": {},
-    "generated_shuffled_objects": {},
 }
-PROBLEMS, N = 60, 16
+PROBLEMS, N = 24, 16
 AT_MOST = 4
 POLICIES: tuple[Policy, ...] = (
     *(Fixed(n=n) for n in (4, 8, N)),

@@ -1,16 +1,19 @@
 """Which engine arguments sample fastest on a CPU: one change at a time, each in a process of its own.
 
-    python benchmarks/engine_arguments.py [--turns 3] [--only NAME ...]    # writes benchmarks/results/engine_arguments.json
+    python benchmarks/engine_arguments.py [--model starter:NAME] [--turns 2] [--only VARIANT ...]
+                                                            # writes benchmarks/results/engine_arguments.json
 
-The quickstart's teacher and prompts (four solved examples before each question): REQUESTS at once, NUM_TOKENS each
-whatever they say, so that every variant does the same work. Turns are interleaved, a turn that is in the results is
-not run again, and each one reads the machine's own speed beside it: of a bf16 matrix product, the work of a token
-being two operations for each weight. FCOT_BENCH_MODEL names another model.
+The quickstart's prompts (four solved examples before each question): REQUESTS of them, NUM_TOKENS each whatever they
+say, so that every variant does the same work. Turns are interleaved, and a turn that is in the results is not run
+again. Each one also reads what the machine can do at that time, by a bf16 matrix product: a token that is read takes
+two operations for each weight of the layers, one that is written two more for each weight of the head.
 """
 
 import argparse
 import json
+import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -20,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "engine_arguments.json"
-MODEL = os.environ.get("FCOT_BENCH_MODEL", "starter:qwen2.5-coder-0.5b-instruct")
-REQUESTS, NUM_TOKENS = 128, 48
+REQUESTS, NUM_TOKENS = 96, 32
 LIBIOMP = Path(sys.prefix) / "lib" / "libiomp5.so"  # of the package intel-openmp
 Environment = dict[str, str | None]  # None: not set
 
@@ -47,64 +49,66 @@ VARIANTS = {
     "vLLM's own": Variant(
         **BEFORE,
         arguments={"enforce_eager": False, "block_size": 128},
-        environment={"VLLM_ENABLE_V1_MULTIPROCESSING": None, "VLLM_CPU_OMP_THREADS_BIND": None, "OMP_NUM_THREADS": None},
+        environment={
+            "VLLM_ENABLE_V1_MULTIPROCESSING": None,
+            "VLLM_CPU_OMP_THREADS_BIND": None,
+            "OMP_NUM_THREADS": None,
+        },
     ),
     "in processes of its own": Variant(environment={"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}),
     "compiled": Variant(arguments={"enforce_eager": False}),
     "libiomp5": Variant(environment={"LD_PRELOAD": str(LIBIOMP)}),
     "passive waits": Variant(environment={"OMP_WAIT_POLICY": "passive"}),
-    "threads not bound": Variant(environment={"VLLM_CPU_OMP_THREADS_BIND": "nobind"}),
     "block_size 16": Variant(arguments={"block_size": 16}),
     "block_size 64": Variant(arguments={"block_size": 64}),
     "block_size 128": Variant(arguments={"block_size": 128}),
     "no prefix caching": Variant(arguments={"enable_prefix_caching": False}),
     "max_num_seqs 32": Variant(arguments={"max_num_seqs": 32}),
-    "max_num_seqs 64": Variant(arguments={"max_num_seqs": 64}),
     "max_num_batched_tokens 1024": Variant(arguments={"max_num_batched_tokens": 1024}),
     "temperature alone": Variant(sampling={"min_p": 0.0}),
     "top_p": Variant(sampling={"min_p": 0.0, "top_p": 0.95}),
-    "top_k": Variant(sampling={"min_p": 0.0, "top_k": 50}),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Which engine arguments sample fastest on a CPU.")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--model", default="starter:qwen2.5-coder-0.5b-instruct")
+    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), metavar="NAME")
     parser.add_argument("--cell", metavar="NAME", help="one turn of one variant, in this process")
     given = parser.parse_args()
     if given.cell:
-        print(json.dumps(cell(VARIANTS[given.cell])))
+        print(json.dumps(cell(given.model, VARIANTS[given.cell])))
         return
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    rows: dict[str, list[dict[str, float]]] = results.setdefault(MODEL, {})
+    rows: dict[str, list[dict[str, float]]] = results.setdefault(given.model, {})
     for turn in range(given.turns):
         for name in given.only:
             if len(rows.setdefault(name, [])) <= turn:
-                rows[name].append(in_its_own_process(name))
+                rows[name].append(in_its_own_process(given.model, name))
                 print(f"{name}: {rows[name][-1]}", flush=True)
                 RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     table(rows)
 
 
-def in_its_own_process(name: str) -> dict[str, float]:
+def in_its_own_process(model: str, name: str) -> dict[str, float]:
     from fcot_lite.engines.vllm import engine_environment
     from fcot_lite.machine import detect
 
     environment = {**os.environ, **engine_environment(detect()), **VARIANTS[name].environment}
     done = subprocess.run(
-        [sys.executable, __file__, "--cell", name],
+        [sys.executable, __file__, "--model", model, "--cell", name],
         env={key: value for key, value in environment.items() if value is not None},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if done.returncode:
         sys.exit(f"{name}: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return row
 
 
-def cell(variant: Variant) -> dict[str, float]:
+def cell(model: str, variant: Variant) -> dict[str, float]:
     os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
     from fcot_lite import models, tasks, teacher
     from fcot_lite.engines import vllm as ours
@@ -114,7 +118,7 @@ def cell(variant: Variant) -> dict[str, float]:
 
     recipe = load(Path(__file__).parent.parent / "recipes" / "quickstart.yaml")
     block, prompt = recipe.teacher, recipe.prompts[recipe.teacher.prompt]
-    model_dir, machine = models.resolve(MODEL, say=print), detect()
+    model_dir, machine = models.resolve(model, say=print), detect()
     start = time.perf_counter()
     if variant.keep_pages:
         ours.keep_freed_pages()
@@ -132,34 +136,41 @@ def cell(variant: Variant) -> dict[str, float]:
     prompts = [TokensPrompt(prompt_token_ids=list(question.prompt_token_ids)) for question in asked for _ in range(2)]
     sampling = block.sampling.model_copy(update=variant.sampling).model_dump(exclude={"seed", "max_tokens"})
 
-    def seconds(count: int, num_tokens: int) -> float:
-        parameters = [
-            SamplingParams(**sampling, max_tokens=num_tokens, ignore_eos=True, seed=i, detokenize=True)
-            for i in range(count)
-        ]
-        start = time.perf_counter()
-        llm.generate(prompts[:count], parameters, use_tqdm=False)
-        return time.perf_counter() - start
+    def generate(count: int, num_tokens: int) -> int:
+        """How many tokens of the prompts were not in the cache."""
+        parameters = [SamplingParams(**sampling, max_tokens=num_tokens, ignore_eos=True, seed=i) for i in range(count)]
+        outputs = llm.generate(prompts[:count], parameters, use_tqdm=False)
+        return sum(len(output.prompt_token_ids) - output.num_cached_tokens for output in outputs)
 
-    seconds(REQUESTS // 2, 4)  # warm-up
+    generate(REQUESTS // 2, 4)  # warm-up
     llm.reset_prefix_cache()
-    took = seconds(REQUESTS, NUM_TOKENS)
-    speed = REQUESTS * NUM_TOKENS / took
+    start = time.perf_counter()
+    num_read = generate(REQUESTS, NUM_TOKENS)
+    took = time.perf_counter() - start
+    num_written = REQUESTS * NUM_TOKENS
+    layers, head = weights(model_dir)
     gflops = matrix_gflops()
     return {
-        "tokens_per_second": round(speed, 1),
-        "ready_seconds": round(ready, 1),
+        "tokens_per_second": round(num_written / took, 1),
+        "prompt_tokens_computed": num_read,
+        "share_of_matrix_limit": round(
+            2 * (layers * (num_read + num_written) + head * num_written) / took / gflops / 1e9, 3
+        ),
         "matrix_gflops": round(gflops),
-        "share_of_matrix_limit": round(speed * 2 * weights(model_dir) / gflops / 1e9, 3),
+        "ready_seconds": round(ready, 1),
+        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }
 
 
-def weights(model_dir: Path) -> int:
-    """Of the model, tied ones once: each is multiplied once for a token."""
+def weights(model_dir: Path) -> tuple[int, int]:
+    """How many the layers have, and the head."""
     from safetensors import safe_open
 
+    config = json.loads((model_dir / "config.json").read_text())
     with safe_open(model_dir / "model.safetensors", "pt") as file:
-        return sum(file.get_tensor(name).numel() for name in file.keys())
+        names = [name for name in file.keys() if ".layers." in name]  # noqa: SIM118 (it is no mapping)
+        layers = sum(math.prod(file.get_slice(name).get_shape()) for name in names)
+    return layers, config["vocab_size"] * config["hidden_size"]
 
 
 def matrix_gflops() -> float:
@@ -177,15 +188,17 @@ def matrix_gflops() -> float:
 
 def table(rows: dict[str, list[dict[str, float]]]) -> None:
     base = rows.get("as before", [])
-    print("\n| variant | tokens per second | to before (median) | share of the matrix limit | ready after |")
-    print("|---|---|--:|--:|--:|")
+    print("\n| variant | tokens per second | to before (median) | share of the limit | ready after | peak GiB |")
+    print("|---|---|--:|--:|--:|--:|")
     for name, turns in rows.items():
         speeds = [turn["tokens_per_second"] for turn in turns]
         pairs = [mine / before["tokens_per_second"] for mine, before in zip(speeds, base, strict=False)]
         ratio = f"{statistics.median(pairs):.2f}" if pairs else ""
         share = statistics.median(turn["share_of_matrix_limit"] for turn in turns)
         ready = statistics.median(turn["ready_seconds"] for turn in turns)
-        print(f"| {name} | {' '.join(f'{s:.0f}' for s in speeds)} | {ratio} | {share:.2f} | {ready:.0f} s |")
+        peak = max(turn["peak_memory_gib"] for turn in turns)
+        tokens = " ".join(f"{speed:.0f}" for speed in speeds)
+        print(f"| {name} | {tokens} | {ratio} | {share:.2f} | {ready:.0f} s | {peak:.1f} |")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Sampling through fcot-lite (own step loop, durable store, grading) against bare `LLM.generate` of the same requests.
 
-    python benchmarks/sampling.py [--pairs 8]            # writes benchmarks/results/sampling.json
+    python benchmarks/sampling.py [--model starter:NAME] [--pairs 8]    # writes benchmarks/results/sampling.json
 
 One engine serves both arms; they alternate, and which goes first alternates too. The prefix cache is emptied before
-each arm. The quickstart's teacher, prompt and parameters; a fresh store for each of our turns. Both arms have the same
-requests in the same order with the same seeds, so they generate the same tokens, which is checked. `fixed` ends no
-sample before max_tokens. Beside the wall clock stands what each arm spent outside vLLM's own steps, which other work on
-the machine hardly touches.
+each arm. The quickstart's prompt and parameters; a fresh store for each of our turns. Both arms have the same requests
+in the same order with the same seeds, so they generate the same tokens: `num_tokens` holds every turn's. `fixed` ends
+no sample before MAX_TOKENS, so that all end in the same step. Beside the wall clock stands what each arm spent outside
+vLLM's own steps, which other work on the machine hardly touches.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PROBLEMS, N = 64, 4
+PROBLEMS, N = 24, 4
+MAX_TOKENS = 32  # of `fixed`
 RESULTS = Path(__file__).parent / "results" / "sampling.json"
 
 
@@ -33,7 +34,8 @@ class Turn(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description="fcot-lite's sampling loop against LLM.generate.")
     parser.add_argument("--pairs", type=int, default=8)
-    num_pairs = parser.parse_args().pairs
+    parser.add_argument("--model", default="starter:qwen2.5-coder-0.5b-instruct")
+    given = parser.parse_args()
     os.environ.update({"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"})
     from fcot_lite import models, tasks, teacher
     from fcot_lite.answers import accepted
@@ -51,7 +53,7 @@ def main() -> None:
 
     recipe = load(Path(__file__).parent.parent / "recipes" / "quickstart.yaml")
     block, prompt = recipe.teacher, recipe.prompts[recipe.teacher.prompt]
-    model_dir = models.resolve(block.model, say=print)
+    model_dir = models.resolve(given.model, say=print)
     engine = VllmEngine(model_dir, block.engine, detect())
     tokenizer = load_tokenizer(model_dir)
     problems = tasks.load(recipe.task.name, "train", options=recipe.task.options, limit=PROBLEMS)
@@ -61,7 +63,7 @@ def main() -> None:
     weights_hash = models.weights_hash(model_dir)
     samplings = {
         "natural": block.sampling,
-        "fixed": FixedLength(**block.sampling.model_dump(), min_tokens=block.sampling.max_tokens),
+        "fixed": FixedLength(**block.sampling.model_dump() | {"max_tokens": MAX_TOKENS}, min_tokens=MAX_TOKENS),
     }
     in_steps = 0.0
     step = engine._engine.step
@@ -127,18 +129,19 @@ def main() -> None:
 
         return turn(run)
 
-    results: dict[str, Any] = {"requests": PROBLEMS * N}
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    own = results.setdefault(given.model, {"requests": PROBLEMS * N})
     for name, sampling in samplings.items():
         _, campaign = ours(sampling)  # warm-up
         pairs: list[tuple[Turn, Turn]] = []
-        for i in range(num_pairs):
+        for i in range(given.pairs):
             first = bare(sampling, campaign) if i % 2 else None
             mine, _ = ours(sampling)
             pairs.append((mine, first or bare(sampling, campaign)))
             print(f"{name}, pair {i + 1}: fcot-lite {mine}, LLM.generate {pairs[-1][1]}", flush=True)
-        results[name] = summary(pairs)
+        own[name] = summary(pairs)
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-        print(f"{name}: {results[name]}", flush=True)
+        print(f"{name}: {own[name]}", flush=True)
     engine.close()
 
 

