@@ -102,6 +102,13 @@ def table(pool: Pool) -> None:
                 f"{row['policy']}: {1 - row['num_tokens'] / full['num_tokens']:.1%} of the tokens saved, "
                 f"{1 - row['useful'] / full['useful']:.1%} of the useful rationales lost"
             )
+    for policy in POLICIES:
+        if isinstance(policy, Until) and policy.allocation == "uniform" and policy.give_up is None:
+            early, full_n = (replay(p, pools["all"], AT_MOST) for p in (policy, Fixed(n=policy.max)))
+            print(
+                f"in the recorded order: {policy} has {early.useful} useful rationales, n = {policy.max} has "
+                f"{full_n.useful}; {early.num_tokens:,} tokens and {full_n.num_tokens:,}"
+            )
     worst = max(checks, key=lambda row: row["worst_standard_errors"])
     print(f"mean of {ORDERS} replays in random order, from the exact expectation: {worst['worst_standard_errors']:.1f} "
           f"standard errors at most ({worst['policy']})")  # fmt: skip
