@@ -155,3 +155,32 @@ print(before - start < 50, after - start > 50, mib() - start < 50)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "True True True\n", done.stderr
+
+
+class Steps:
+    """An inner engine that finishes one request at each step."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.keys = keys
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.keys)
+
+    def step(self) -> list[Any]:
+        answer = SimpleNamespace(text="4", finish_reason="stop", token_ids=[4, 0])
+        return [SimpleNamespace(finished=True, request_id=self.keys.pop(0), outputs=[answer], prompt_token_ids=[1])]
+
+    def abort_request(self, keys: list[str]) -> None:
+        self.keys = [key for key in self.keys if key not in keys]
+
+
+def test_a_poll_gathers_and_what_is_cancelled_stays_away() -> None:
+    engine = engine_file.VllmEngine.__new__(engine_file.VllmEngine)
+    engine._engine, engine._finished = Steps([*"abcdef"]), []
+    assert engine.poll(0.0) == [], "no time, no step"
+    # As after an interrupt: two have finished, and nobody has fetched them.
+    engine._finished = [engine_file._completion(output) for _ in range(2) for output in engine._engine.step()]
+    engine.cancel(["b", "d"])
+    assert [completion.key for completion in engine.poll(0.0)] == ["a"]
+    assert [completion.key for completion in engine.poll(60)] == ["c", "e", "f"], "one commit for what ends together"
+    assert engine.poll(60) == []
