@@ -203,17 +203,19 @@ def doctor(
         from fcot_lite.recipe import load
 
         machine = detect()
-        checks = examine(load(recipe, overrides or (), machine.device) if recipe else None, machine, runs)
-        code = exit_code(checks)
+        examined = examine(load(recipe, overrides or (), machine.device) if recipe else None, machine, runs)
+        code = exit_code(examined.checks)
         if as_json:
-            print(json.dumps({"exit_code": code, "checks": [asdict(check) for check in checks]}, indent=2))
+            print(json.dumps({"exit_code": code, **asdict(examined)}, indent=2))
         else:
             table = Table(box=None, pad_edge=False)
             for heading in ("", "check", "found", "fix"):
                 table.add_column(heading, overflow="fold")
-            for check in checks:
+            for check in examined.checks:
                 table.add_row({"ok": "✓", "warn": "!", "fail": "✗"}[check.state], check.name, check.found, check.fix)
             _console(width=160).print(table)
+            if examined.example:
+                print(f"\n{examined.example}")
         sys.exit(code)
 
     _guarded(show)

@@ -8,23 +8,26 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fcot_lite import models, plan, preflight, tasks
+from fcot_lite import models, plan, preflight, tasks, training_preflight
+from fcot_lite.answers import final_sentence
 from fcot_lite.engines.vllm import engine_arguments
-from fcot_lite.errors import DataError, FcotError, ResourceError
+from fcot_lite.errors import DataError, FcotError, RecipeError, ResourceError
 from fcot_lite.imported import layouts
 from fcot_lite.machine import Machine
 from fcot_lite.meter import available_memory_gib
 from fcot_lite.pipeline import LEAST_DISK_GIB, LEAST_MEMORY_GIB
 from fcot_lite.preflight import Check
-from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
+from fcot_lite.prompts import completion, load_tokenizer, prompt_ids
 from fcot_lite.recipe import EngineBlock, ImportBlock, Recipe, Sampling, TeacherBlock
-from fcot_lite.records import Problem
+from fcot_lite.records import Example, Problem
+from fcot_lite.rows import prompt_and_completion, show, token_row
 from fcot_lite.task_block import TaskBlock
 from fcot_lite.tasks import custom
 from fcot_lite.tasks.sources import SOURCES, is_here
-from fcot_lite.teacher import questions
+from fcot_lite.teacher import questions, rendered
 
 FOLDERS = {  # of tasks' data files, where they are not called as the task is
     "commonsense_qa": "CommonsenseQA",
@@ -40,16 +43,27 @@ Folders = Mapping[str, Path | None]  # the recipe's models by name; None: to be 
 
 
 def exit_code(checks: Sequence[Check]) -> int:
-    """3 where the task's data is all that is missing, 4 on any other ✗, else 0."""
+    """3 where only data is at fault, the task's or what the student is made of; 4 on any other ✗, else 0."""
     failed = [check for check in checks if check.state == "fail"]
     if not failed:
         return 0
     return DataError.exit_code if all(check.data for check in failed) else ResourceError.exit_code
 
 
-def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> list[Check]:
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """`example` is a training row as the student would see it, with its loss mask; "" without a recipe, or while the
+    student or the task is not here."""
+
+    checks: list[Check]
+    example: str = ""
+
+
+def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> Examined:
     """All checks, the machine's first; without a recipe only those. Raises RecipeError for what no machine can run."""
     from huggingface_hub import constants
+
+    example = ""
 
     offline = constants.HF_HUB_OFFLINE
     folders = {"runs": runs, "cache": models.cache_folder()}
@@ -66,16 +80,18 @@ def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> list[Check]:
         here = {name: folder for name, (_, folder) in found.items()}
         if any(is_hub_id(name) for name in found):
             folders["hub cache"] = hub_cache()
+        trained, example = training(recipe, here[recipe.student.model], problems)
         of_recipe = [
             data_check,
             *rationales(recipe),
             *(check for check, _ in found.values()),
             *rough_need(recipe, here, machine, available_memory_gib()),
             *prompts(recipe, here, problems),
+            *trained,
         ]
     drives = preflight.driver()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [
+    of_machine = [
         preflight.python(sys.version_info[:3], sys.platform, platform.machine()),
         preflight.packages(preflight.pins(), preflight.installed_version, machine),
         preflight.device(machine, drives, visible, os.path.exists("/dev/nvidia0")),
@@ -88,8 +104,8 @@ def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> list[Check]:
         *(preflight.writable(*item) for item in folders.items()),
         preflight.disk(room(here, runs), preflight.free_disk),
         preflight.hub(hub_fault, offline, constants.ENDPOINT),
-        *of_recipe,
     ]
+    return Examined([*of_machine, *of_recipe], example)
 
 
 def _card(recipe: Recipe | None, machine: Machine, drives: preflight.Driver | str) -> list[Check]:
@@ -278,12 +294,9 @@ def prompts(recipe: Recipe, found: Folders, problems: Sequence[Problem]) -> list
         lengths = []
         for prompt_name in names:
             prompt = recipe.prompts[prompt_name]
-            solved = tasks.examples(recipe.task, prompt.examples)
-            rendered = [
-                render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems
-            ]
+            chats = rendered(recipe.task, prompt, problems)
             try:
-                asked = questions(tokenizer, problems, rendered, sampling, engine, prompt.answer_trigger)
+                asked = questions(tokenizer, problems, chats, sampling, engine, prompt.answer_trigger)
             except DataError as error:
                 fix = f"change prompts.{prompt_name}, or raise {block}.engine.max_model_len"
                 checks.append(Check(title, "fail", f"{prompt_name}: {error}", fix))
@@ -298,6 +311,39 @@ def prompts(recipe: Recipe, found: Folders, problems: Sequence[Problem]) -> list
             room = engine.max_model_len - sampling.max_tokens
             checks.append(Check(title, "ok", f"{', '.join(lengths)} of {room} tokens, in {len(problems)} questions"))
     return checks
+
+
+def training(recipe: Recipe, folder: Path | None, problems: Sequence[Problem]) -> tuple[list[Check], str]:
+    """What would spoil the training, by a row that the student could learn from, and that row with its loss mask.
+
+    The row is made of a solved example, where the task has one, else of a gold answer: no teacher was asked yet.
+    """
+    if folder is None or not problems:
+        return [], ""
+    checks = list(training_preflight.of_model(folder))
+    if any(check.state == "fail" for check in checks):
+        return checks, ""
+    prompt, tokenizer = recipe.prompts[recipe.student.prompt], load_tokenizer(folder)
+    problem = problems[0]
+    try:
+        ((question, solution),) = tasks.examples(recipe.task, 1)
+        problem = replace(problem, id="solved example", question=question)
+        rationale, _, answer = solution.rpartition("The answer is")
+        sentence, answer = f"The answer is{answer}", answer.strip(" :.()\n")
+    except RecipeError:  # the task has none
+        rationale, answer, sentence = "What the teacher reasons.", problem.target, final_sentence(problem)
+    (chat,) = rendered(recipe.task, prompt, [problem])
+    said = completion(prompt, rationale.strip(), answer, sentence)
+    try:
+        example = prompt_and_completion(Example(chat if isinstance(chat, str) else tuple(chat), said, problem.id, None))
+        row = token_row(tokenizer, example)
+    except DataError:  # a template that refuses the turns: `prompts` has said so
+        return checks, ""
+    max_length, vocab_size = training_preflight.limits(folder, recipe.student.sft)
+    asked = prompt_ids(tokenizer, chat, problem.id)
+    room = min(max_length, recipe.curate.max_length)
+    checks += training_preflight.of_rows(tokenizer, [example], [row], [asked], room, vocab_size)
+    return checks, f"A training row, {show(tokenizer, row)}"
 
 
 def room(found: Folders, runs: Path) -> dict[Path, float]:

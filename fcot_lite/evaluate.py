@@ -15,11 +15,11 @@ from fcot_lite.answers import NOT_JUDGED
 from fcot_lite.budget import Fixed
 from fcot_lite.engines import Engine
 from fcot_lite.files import write_jsonl
-from fcot_lite.prompts import ANSWER_FORMS, Prompt, load_tokenizer, render, whole_text
+from fcot_lite.prompts import Prompt, load_tokenizer, whole_text
 from fcot_lite.recipe import TRAINED, Recipe
 from fcot_lite.records import Problem, Sample, Verdict
 from fcot_lite.store import SampleStore, Use
-from fcot_lite.teacher import GIVEN_UP, Progress, Question, draw, drawn_samples, open_campaign, questions
+from fcot_lite.teacher import GIVEN_UP, Progress, Question, draw, drawn_samples, open_campaign, questions, rendered
 from fcot_lite.verdicts import judge
 
 Outcome = Literal["correct", "wrong", "truncated", "errored"]
@@ -50,21 +50,15 @@ class Evaluation:
         task = recipe.task
         self._recipe, self._store, self._progress = recipe, store, progress
         self._tokenizer = load_tokenizer(model_dir)
-        self._solved = {
-            count: tasks.examples(task, count) for count in {prompt.examples for prompt in recipe.prompts.values()}
-        }
         self.validation = tasks.problems(task, "validation")
         self.test = tasks.problems(task, "test")
 
     def items(self, student: Student, prompt_name: str, problems: Sequence[Problem], what: str) -> list[dict[str, Any]]:
         """One row per problem, in order: prompt, text, extracted answer, verdict, outcome."""
         recipe, prompt = self._recipe, self._recipe.prompts[prompt_name]
-        rendered = [
-            render(prompt, problem.question, self._solved[prompt.examples], ANSWER_FORMS[problem.answer_kind])
-            for problem in problems
-        ]
         sampling, engine = recipe.evaluate.sampling, recipe.evaluate.engine
-        asked = questions(self._tokenizer, problems, rendered, sampling, engine, prompt.answer_trigger)
+        chats = rendered(recipe.task, prompt, problems)
+        asked = questions(self._tokenizer, problems, chats, sampling, engine, prompt.answer_trigger)
         campaign = open_campaign(
             self._store,
             weights_hash=student.weights_hash,

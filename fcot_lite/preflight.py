@@ -29,7 +29,8 @@ SMALL_SHARED_MEMORY_MIB = 64  # what a container gets unless told otherwise
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the table. `fix` says what to do where `state` is not "ok"; `data`: a file of the task is missing."""
+    """One line of the table. `fix` says what to do where `state` is not "ok"; `data`: the fault is in the data, the
+    task's or the training's."""
 
     name: str
     state: Literal["ok", "warn", "fail"]

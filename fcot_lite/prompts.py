@@ -37,6 +37,9 @@ PLACES = {
 }
 _PLACE = re.compile(r"\\[A-Za-z]+(?:\{\w*\})+|\{(\w+)\}")
 ARROW = "-->"
+# A rationale stands in the answer, in plain sight. Templates that can think (Qwen3, SmolLM3) are asked not to: else
+# they put a block of it before an answer and leave it out of the prompt, which then is no prefix of the whole.
+NO_THINKING = {"enable_thinking": False}
 Stop = Annotated[str, Field(min_length=1)]  # an empty one would end every text at once
 
 
@@ -104,12 +107,18 @@ METHODS: Mapping[str, Prompt] = {
 
 
 def load_tokenizer(model_dir: Path) -> Any:
-    """The model's own tokenizer. Raises DataError where it has no chat template."""
+    """The model's own tokenizer, which runs no code that comes with it. Raises DataError where it takes such code, or
+    where nothing would end an answer."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    if not tokenizer.chat_template:
-        raise DataError(f"{model_dir}: the tokenizer has no chat template; use an instruction-tuned model")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model_dir, trust_remote_code=False)
+    except ValueError as error:  # a question on the terminal, were it not for trust_remote_code
+        if "custom code" not in str(error):
+            raise
+        raise DataError(f"{model_dir}: its tokenizer runs code that comes with it; take another model") from error
+    if not tokenizer.chat_template and tokenizer.eos_token_id is None:
+        raise DataError(f"{model_dir}: the tokenizer has no chat template and no eos token; take another model")
     return tokenizer
 
 
@@ -188,11 +197,15 @@ def prompt_ids(tokenizer: Any, rendered: Rendered, where: str) -> tuple[int, ...
 
     if isinstance(rendered, str):
         return _spelt_out(tokenizer, rendered, add_special_tokens=True)
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"{where}: the tokenizer has no chat template; use an instruction-tuned model, or a prompt of format: plain"
+        )
     try:
         controls = control_tokens(tokenizer)
         if not any(token in turn["content"] for turn in rendered for token in controls):
             encoded = tokenizer.apply_chat_template(
-                list(rendered), add_generation_prompt=True, tokenize=True, return_dict=True
+                list(rendered), add_generation_prompt=True, tokenize=True, return_dict=True, **NO_THINKING
             )
             return tuple(encoded["input_ids"])
         return _chat_ids_in_pieces(tokenizer, rendered, where)
@@ -208,7 +221,7 @@ def _chat_ids_in_pieces(tokenizer: Any, turns: Sequence[Message], where: str) ->
     while any(mark in turn["content"] for mark in marks for turn in turns):
         marks = [f"@{mark}@" for mark in marks]
     marked = [{"role": turn["role"], "content": mark} for turn, mark in zip(turns, marks, strict=True)]
-    text = tokenizer.apply_chat_template(marked, add_generation_prompt=True, tokenize=False)
+    text = tokenizer.apply_chat_template(marked, add_generation_prompt=True, tokenize=False, **NO_THINKING)
     ids: list[int] = []
     for mark, turn in zip(marks, turns, strict=True):
         before, found, text = text.partition(mark)
@@ -248,14 +261,17 @@ def end_of_turn_id(tokenizer: Any) -> int:
     """The token that the chat template puts behind an assistant's answer: it must be learnt, and it ends generation.
 
     Not `eos_token_id`: base models name another one there (engines' trap: Qwen base ends chats with <|im_end|> but
-    declares <|endoftext|>), and a student that never learns to end its turn runs on to max_tokens.
-    Raises DataError where the template ends the answer with no single token.
+    declares <|endoftext|>), and a student that never learns to end its turn runs on to max_tokens. It is the eos token
+    where there is no template, as with GPT-2. Raises DataError where the template ends the answer with no single token.
     """
+    if not tokenizer.chat_template:
+        return int(tokenizer.eos_token_id)
     question = [{"role": "user", "content": "1"}]
-    whole = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": "2"}], tokenize=False)
-    start = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
-    if whole.startswith(start + "2"):
-        rest = tokenizer(whole[len(start) + 1 :], add_special_tokens=False)["input_ids"]
+    answered = [*question, {"role": "assistant", "content": "2"}]
+    whole = tokenizer.apply_chat_template(answered, tokenize=False, **NO_THINKING)
+    start = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False, **NO_THINKING)
+    if whole.startswith(start) and (said := whole[len(start) :].lstrip()).startswith("2"):  # Mistral's puts a space
+        rest = tokenizer(said[1:], add_special_tokens=False)["input_ids"]
         if rest and rest[0] in control_tokens(tokenizer).values():
             return int(rest[0])
     raise DataError("the chat template does not end the assistant's answer with a token of its own; use another model")

@@ -19,7 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from fcot_lite import models, report, tasks
+from fcot_lite import models, report, tasks, training_preflight
 from fcot_lite.answers import accepted
 from fcot_lite.engines import Engine
 from fcot_lite.engines.lifeline import LIFELINE, follow_parent
@@ -27,11 +27,12 @@ from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, Rec
 from fcot_lite.files import iterate_jsonl, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
 from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
-from fcot_lite.prompts import ANSWER_FORMS, load_tokenizer, render
+from fcot_lite.prompts import load_tokenizer
 from fcot_lite.recipe import STORE, ImportBlock, Recipe, load
-from fcot_lite.records import Example, Problem, Sample, Verdict
+from fcot_lite.records import Problem, Sample, Verdict
+from fcot_lite.rows import prompt_and_completion, show
 from fcot_lite.store import SampleStore, Use
-from fcot_lite.teacher import Question, draw, drawn_samples, novelty, open_campaign, questions
+from fcot_lite.teacher import Question, draw, drawn_samples, novelty, open_campaign, questions, rendered
 from fcot_lite.verdicts import Judge, judging
 
 FIRST_PROMPTS = 3
@@ -70,13 +71,12 @@ def sample(context: Context) -> dict[str, Any]:
     tokenizer = load_tokenizer(model_dir)
     prompt = recipe.prompts[teacher.prompt]
     problems = tasks.problems(task, "train")
-    solved = tasks.examples(task, prompt.examples)
     bad_rows = tasks.bad_rows(task)
     if bad_rows:
         write_json(context.run_dir / "bad_rows.json", [asdict(row) for row in bad_rows])
-    rendered = [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
-    asked = questions(tokenizer, problems, rendered, teacher.sampling, teacher.engine, prompt.answer_trigger)
-    _check_student_prompts(context, problems[:FIRST_PROMPTS])  # before the teacher's hours, not after them
+    chats = rendered(task, prompt, problems)
+    asked = questions(tokenizer, problems, chats, teacher.sampling, teacher.engine, prompt.answer_trigger)
+    _check_student(context, problems[:FIRST_PROMPTS])  # before the teacher's hours, not after them
     weights_hash = models.weights_hash(model_dir)
     with context.store() as store:
         campaign = open_campaign(
@@ -155,7 +155,7 @@ def _import(context: Context, block: ImportBlock) -> dict[str, Any]:
     bad_rows = tasks.bad_rows(context.recipe.task)
     if bad_rows:
         write_json(context.run_dir / "bad_rows.json", [asdict(row) for row in bad_rows])
-    _check_student_prompts(context, problems[:FIRST_PROMPTS])
+    _check_student(context, problems[:FIRST_PROMPTS])
     with context.store() as store:
         outcome = imported.sample(context.recipe, block, context.run_dir, store, problems, context.progress)
     return {
@@ -200,16 +200,18 @@ def _graded_counts(arriving: Mapping[str, int], used: Mapping[str, int]) -> dict
     return {**used, **given, "reused": max(0, used["new"] + used["reused"] - given["new"])}
 
 
-def _check_student_prompts(context: Context, problems: Sequence[Problem]) -> None:
-    """Raises DataError where the student's prompts can't be rendered or leave no room, by the first problems."""
+def _check_student(context: Context, problems: Sequence[Problem]) -> None:
+    """Raises DataError where the student can't be trained here, or where its prompts can't be rendered or leave no
+    room, by the first problems."""
     recipe = context.recipe
-    tokenizer = load_tokenizer(context.model(recipe.student.model))
+    model_dir = context.model(recipe.student.model)
+    training_preflight.refuse(training_preflight.of_model(model_dir))
+    tokenizer = load_tokenizer(model_dir)
     for name in recipe.evaluate.before:
         prompt = recipe.prompts[name]
-        solved = tasks.examples(recipe.task, prompt.examples)
-        rendered = [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
+        chats = rendered(recipe.task, prompt, problems)
         asked = questions(
-            *(tokenizer, problems, rendered, recipe.evaluate.sampling, recipe.evaluate.engine, prompt.answer_trigger)
+            tokenizer, problems, chats, recipe.evaluate.sampling, recipe.evaluate.engine, prompt.answer_trigger
         )
         longest = max(len(question.prompt_token_ids) for question in asked)
         if name == recipe.student.prompt and longest >= recipe.curate.max_length:
@@ -232,14 +234,12 @@ def curate(context: Context) -> dict[str, Any]:
     problems = tasks.problems(task, "train")
     sampled, judged = tee(_by_problem(context.run_dir / "samples.jsonl", problems))
     prompt = recipe.prompts[recipe.student.prompt]
-    solved = tasks.examples(task, prompt.examples)
-    rendered = [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
     tokenizer = load_tokenizer(context.model(recipe.student.model))
     curated = curate(
         problems,
         ([Sample(**{key: row[key] for key in row if key != "verdict"}) for row in rows] for rows in sampled),
         ([Verdict(**row["verdict"]) for row in rows] for rows in judged),
-        rendered,
+        rendered(task, prompt, problems),
         tokenizer,
         recipe.curate,
         teacher_prompt=recipe.teacher_prompt,
@@ -247,14 +247,7 @@ def curate(context: Context) -> dict[str, Any]:
     )
     write_jsonl(
         context.run_dir / "train.jsonl",
-        (
-            {
-                **_prompt_and_completion(example),
-                "problem_id": example.problem_id,
-                "sample_index": example.sample_index,
-            }
-            for example in curated.examples
-        ),
+        (prompt_and_completion(example) for example in curated.examples),
     )
     counts = {"kept": len(curated.examples), "dropped": curated.counts()}
     write_json(context.run_dir / "curation.json", {**counts, "rows": [asdict(row) for row in curated.dropped]})
@@ -276,24 +269,6 @@ def _by_problem(path: Path, problems: Sequence[Problem]) -> Iterator[list[dict[s
         raise DataError(f"{path}: {group[0]} is none of the problems, or not where it should be; run with --force")
 
 
-def _prompt_and_completion(example: Example) -> dict[str, Any]:
-    """As TRL reads them: messages of a chat, or two texts."""
-    if isinstance(example.prompt, str):
-        return {"prompt": example.prompt, "completion": example.completion}
-    return {"prompt": list(example.prompt), "completion": [{"role": "assistant", "content": example.completion}]}
-
-
-def token_ids(tokenizer: Any, example: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """(ids, labels) of a row of train.jsonl: the prompt as sampling and evaluation render it, then what is learnt."""
-    from fcot_lite.prompts import completion_ids, prompt_ids
-    from fcot_lite.student import IGNORED
-
-    prompt = prompt_ids(tokenizer, example["prompt"], example["problem_id"])
-    said = example["completion"]
-    completion = completion_ids(tokenizer, said if isinstance(said, str) else said[0]["content"])
-    return [*prompt, *completion], [IGNORED] * len(prompt) + list(completion)
-
-
 def train(context: Context) -> dict[str, Any]:
     from fcot_lite import student
 
@@ -306,8 +281,8 @@ def train(context: Context) -> dict[str, Any]:
             "and raise teacher.n, choose a stronger teacher.model or an easier task"
         )
     model_dir = context.model(recipe.student.model)
-    tokenizer = load_tokenizer(model_dir)
-    rows = [student.TokenRow(*token_ids(tokenizer, example)) for example in examples]
+    rows = training_preflight.ready(recipe, model_dir, examples)
+    print(f"The first of {len(rows)} training rows, {show(load_tokenizer(model_dir), rows[0])}", flush=True)
     adapter_dir = context.run_dir / "adapter"  # an earlier one stays until the new one is whole
     outcome = student.train(
         model_dir,

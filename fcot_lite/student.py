@@ -12,24 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fcot_lite import labelled_head, packing
-from fcot_lite.errors import DataError, EngineError, RecipeError, ResourceError
+from fcot_lite import labelled_head, packing, training_preflight
+from fcot_lite.errors import EngineError, RecipeError, ResourceError
 from fcot_lite.files import whole_folder
 from fcot_lite.machine import Machine
 from fcot_lite.prompts import end_of_turn_id
+from fcot_lite.rows import TokenRow, check_rows
 
 Method = Literal["lora", "qlora", "full"]
 Base = Literal["unquantised", "nf4"]  # which weights an adapter is merged into
-
-IGNORED = -100  # the label of a token that is not learnt; torch's cross-entropy and TRL agree on it
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRow:
-    """One training row; `labels` repeats `input_ids` where the student learns and is -100 on the prompt."""
-
-    input_ids: list[int]
-    labels: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,34 +101,6 @@ def lora_arguments(lora: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, **lora, "task_type": "CAUSAL_LM"}
 
 
-def check_rows(rows: Sequence[TokenRow], *, end_of_turn_id: int, max_length: int, vocab_size: int) -> None:
-    """Raises DataError naming the first row that the student cannot learn from whole, ending included."""
-    if not rows:
-        raise DataError("the training set is empty: curation accepted no sample; see curation.json for the reasons")
-    for number, row in enumerate(rows, 1):
-        if fault := _fault(row, end_of_turn_id, max_length, vocab_size):
-            raise DataError(f"training row {number} of {len(rows)}: {fault}")
-
-
-def _fault(row: TokenRow, end_of_turn_id: int, max_length: int, vocab_size: int) -> str | None:
-    if len(row.input_ids) != len(row.labels):
-        return f"{len(row.input_ids)} input_ids but {len(row.labels)} labels"
-    if len(row.input_ids) > max_length:
-        return (
-            f"{len(row.input_ids)} tokens are more than the {max_length} that student.sft.max_length and the model "
-            "allow, and a cut rationale has no answer; lower curate.max_length so that curation drops it"
-        )
-    if all(label == IGNORED for label in row.labels[1:]):  # nothing predicts the first token
-        return f"no token carries a label, so there is nothing to learn; all are {IGNORED}"
-    if any(label not in (IGNORED, token) for token, label in zip(row.input_ids, row.labels, strict=True)):
-        return f"a label is neither its token nor {IGNORED}"
-    if not 0 <= min(row.input_ids) <= max(row.input_ids) < vocab_size:
-        return f"a token id is outside the student's vocabulary of {vocab_size}; was it rendered for another model?"
-    if row.labels[-1] != end_of_turn_id:
-        return f"the last label is {row.labels[-1]}, not the end of turn {end_of_turn_id}; it would never learn to stop"
-    return None
-
-
 def train(
     model_dir: Path,
     train_rows: Sequence[TokenRow],
@@ -176,11 +139,10 @@ def train(
     try:
         model = load_model(model_dir, method, machine, batching.attn_implementation)
         tokenizer = AutoTokenizer.from_pretrained(model_dir)
-        positions = model.config.get_text_config().max_position_embeddings
         check_rows(
             train_rows,
             end_of_turn_id=end_of_turn_id(tokenizer),
-            max_length=min(sft.get("max_length") or positions, positions),
+            max_length=training_preflight.longest_row(model.config.get_text_config(), sft),
             vocab_size=model.get_input_embeddings().num_embeddings,
         )
         try:
@@ -196,6 +158,7 @@ def train(
             )
         except (TypeError, ValueError) as error:
             raise RecipeError(f"student.sft or student.lora: {error}") from error
+        training_preflight.refuse([training_preflight.padding(trainer.data_collator, train_rows)])
         trainer.remove_callback(PrinterCallback)  # writes to stdout
         padding = packing.measure_padding(trainer.model)
         trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]

@@ -5,13 +5,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fcot_lite import tasks
 from fcot_lite.budget import Fixed, Policy, Schedule
 from fcot_lite.engines import Completion, Engine, Request
 from fcot_lite.errors import DataError
-from fcot_lite.prompts import Prompt, Rendered, completion_ids, end_of_turn_id, prompt_ids
+from fcot_lite.prompts import ANSWER_FORMS, Prompt, Rendered, completion_ids, end_of_turn_id, prompt_ids, render
 from fcot_lite.recipe import EngineBlock, Sampling
 from fcot_lite.records import FinishReason, Problem, Sample
 from fcot_lite.store import SampleKey, SampleStore, Use, derive_seed, prompt_hash, storable
+from fcot_lite.task_block import TaskBlock
 
 # Engine options that shape speed and memory but no text; any other is part of a campaign's identity.
 SPEED_ONLY = {
@@ -128,6 +130,12 @@ def _differences(new: Mapping[str, Any], old: Mapping[str, Any], path: str = "")
             short = len(f"{was}{now}") < 40 and key != "weights"  # a hash or a prompt tells nobody anything
             lines.append(f"{path}{key} ({was} → {now})" if short else f"{path}{key}")
     return lines
+
+
+def rendered(task: TaskBlock, prompt: Prompt, problems: Sequence[Problem]) -> list[Rendered]:
+    """The problems as a model is asked them: teacher, trained and untrained student alike."""
+    solved = tasks.examples(task, prompt.examples)
+    return [render(prompt, problem.question, solved, ANSWER_FORMS[problem.answer_kind]) for problem in problems]
 
 
 def questions(

@@ -73,9 +73,18 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="session")
 def model_dir(tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory from which the tokenizer loads as a model's would. It holds no weights."""
+    """A model's directory, for what reads its tokenizer, its config.json and the headers of its weights, of which it
+    holds the embeddings alone."""
+    import numpy
+    from safetensors.numpy import save_file
+    from transformers import LlamaConfig
+
     path = tmp_path_factory.mktemp("model")
     tokenizer.save_pretrained(path)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=300, max_position_embeddings=9000, architectures=["LlamaForCausalLM"], **sizes)
+    config.save_pretrained(path)
+    save_file({"model.embed_tokens.weight": numpy.zeros((300, 8), numpy.float16)}, path / "model.safetensors")
     return path
 
 

@@ -1,6 +1,7 @@
 """Each ✗ and ! is caused once: by a machine that is not there, or by the real fault where it is quick to make."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -277,9 +278,13 @@ def test_a_model_s_kind() -> None:
 def test_a_snapshot_in_the_hub_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, model_dir: Path) -> None:
     import huggingface_hub
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, local_files_only: str(model_dir))
+    shutil.copytree(model_dir, tmp_path, dirs_exist_ok=True)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, local_files_only: str(tmp_path))
     check, folder = doctor.model("org/name", "timed out")
-    assert (check.state, folder) == ("fail", None), "the directory holds no weights"
+    assert (check.state, folder) == ("ok", tmp_path)
+    (tmp_path / "config.json").unlink()
+    check, folder = doctor.model("org/name", "timed out")
+    assert (check.state, folder) == ("fail", None)
     assert "config.json" in check.found
     check, _ = doctor.model("org/name", None)
     assert check.state == "warn"
@@ -440,7 +445,9 @@ def test_a_model_without_a_chat_template(tmp_path: Path, tokenizer: Any) -> None
     tokenizer.save_pretrained(tmp_path)
     for file in tmp_path.glob("chat_template*"):
         file.unlink()
-    assert {check.state for check in rendered(tmp_path).values()} == {"fail"}
+    checks = rendered(tmp_path)
+    assert {check.state for check in checks.values()} == {"fail"}
+    assert all("format: plain" in check.found for check in checks.values())
 
 
 # ---- the command -------------------------------------------------------------------------------------------------
@@ -467,14 +474,14 @@ def test_the_table_and_the_json_say_the_same(tmp_path: Path) -> None:
 
 
 def test_without_a_recipe(tmp_path: Path) -> None:
-    names = {check.name for check in doctor.examine(None, detect(), tmp_path)}
+    names = {check.name for check in doctor.examine(None, detect(), tmp_path).checks}
     assert {"python", "packages", "device", "bf16", "cores", "memory", "libnuma", "disk", "model hub", "data"} <= names
     assert not any(name.startswith(("model ", "memory to")) for name in names - {"model hub"})
 
 
 def test_a_missing_data_set_and_an_unwritable_folder(tmp_path: Path) -> None:
     gsm8k = [E2E, "task.name=gsm8k", "task.options={}"]
-    states = {check.name: check for check in doctor.examine(load(E2E, gsm8k[1:]), detect(), tmp_path)}
+    states = {check.name: check for check in doctor.examine(load(E2E, gsm8k[1:]), detect(), tmp_path).checks}
     assert (states["data"].state, states["data"].data) == ("fail", True)
     done = fcot(*gsm8k, "--runs", "/dev/null/runs", "--json", cwd=tmp_path)
     failed = {check["name"] for check in json.loads(done.stdout)["checks"] if check["state"] == "fail"}

@@ -30,6 +30,7 @@ from fcot_lite.files import lock, read_json, read_jsonl, sha256_file, write_json
 from fcot_lite.machine import Machine
 from fcot_lite.progress import Reporter
 from fcot_lite.recipe import Recipe, build
+from fcot_lite.rows import token_row
 
 pytestmark = pytest.mark.real
 
@@ -766,10 +767,10 @@ def test_sampling_training_and_evaluation_see_the_same_ids(
     assert rows
     trained = {}
     for row in rows:
-        ids, labels = stage.token_ids(tokenizer, row)
-        prompt_length = labels.count(-100)
-        assert labels[prompt_length:] == ids[prompt_length:]
-        trained[row["problem_id"]] = tuple(ids[:prompt_length])
+        made = token_row(tokenizer, row)
+        prompt_length = made.labels.count(-100)
+        assert made.labels[prompt_length:] == made.input_ids[prompt_length:]
+        trained[row["problem_id"]] = made.prompt
     engine = FakeEngine(lambda request: Answer("The answer is 1.", num_tokens=5))
     problems = tasks.load("chain_arithmetic", "train", limit=4)
     with context.store() as store:

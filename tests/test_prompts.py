@@ -154,11 +154,46 @@ def test_loaded_from_a_directory_it_is_the_same(tokenizer: Any, model_dir: Path)
     assert completion_ids(loaded, "7<|im_end|>") == completion_ids(tokenizer, "7<|im_end|>")
 
 
-def test_a_directory_whose_tokenizer_has_no_chat_template(tokenizer: Any, tmp_path: Path) -> None:
+def test_without_a_chat_template_plain_prompts_are_left(tokenizer: Any, tmp_path: Path) -> None:
     with_template(tokenizer, "").save_pretrained(tmp_path)
-    with pytest.raises(DataError, match=r"no chat template; use an instruction-tuned model") as raised:
+    loaded = load_tokenizer(tmp_path)
+    with pytest.raises(DataError, match=r"p/0: .*no chat template; use an instruction-tuned model.*format: plain"):
+        prompt_ids(loaded, QUESTION, "p/0")
+    assert loaded.decode(prompt_ids(loaded, "What is 3 + 4?", "p/0")) == "What is 3 + 4?"
+    assert completion_ids(loaded, "7")[-1] == end_of_turn_id(loaded) == loaded.eos_token_id
+
+
+def test_a_tokenizer_by_which_nothing_ends(tokenizer: Any, tmp_path: Path) -> None:
+    mute = with_template(tokenizer, "")
+    mute.eos_token = None
+    mute.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="no chat template and no eos token") as raised:
         load_tokenizer(tmp_path)
     assert str(tmp_path) in str(raised.value)
+
+
+# How Qwen3's template treats the last answer; SmolLM3's does alike.
+THINKS = CHATML.replace(
+    "{{ message.content }}",
+    "{% if message.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ message.content }}",
+).replace("assistant\n{%", "assistant\n{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{%")
+
+
+def test_a_model_that_can_think_is_asked_not_to(tokenizer: Any) -> None:
+    thinker = with_template(tokenizer, THINKS)
+    ids = prompt_ids(thinker, QUESTION, "p/0")
+    assert thinker.decode(ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    answered = [*QUESTION, {"role": "assistant", "content": "7"}]
+    whole = thinker.apply_chat_template(answered, tokenize=True, return_dict=True)["input_ids"]
+    said = completion_ids(thinker, "7")
+    assert tuple(whole[: len(ids) + len(said)]) == (*ids, *said)
+    spelt_out = prompt_ids(thinker, [{"role": "user", "content": "<|im_end|>"}], "p/0")
+    assert thinker.decode(spelt_out).endswith("</think>\n\n")
+
+
+def test_a_template_that_puts_a_space_before_the_answer(tokenizer: Any) -> None:
+    spaced = with_template(tokenizer, CHATML.replace("{{ message.content }}", "{{ ' ' + message.content }}"))
+    assert end_of_turn_id(spaced) == end_of_turn_id(tokenizer)
 
 
 # ---- the methods --------------------------------------------------------------------------------------------------
