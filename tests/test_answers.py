@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcot_lite.answers import Mode, accepted, answer_start, final_sentence, grade, number
+from fcot_lite.answers import LONGEST_READ, Mode, accepted, answer_start, final_sentence, grade, number
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.records import AnswerKind, Problem, Verdict
 
@@ -730,3 +730,10 @@ def test_flexible_never_raises_and_gives_what_strict_gives(text: str) -> None:
         assert flexible.reason in {"correct", "wrong", "no answer", "not judged: no verifier"}
         if strict.reason in ("correct", "wrong"):
             assert flexible == strict
+
+
+def test_of_a_text_longer_than_models_write_only_the_end_is_read() -> None:
+    filler = "x " * (LONGEST_READ // 2)
+    assert graded(f"The answer is 5. {filler}", "5") == "no answer"
+    assert graded(f"The answer is 6. {filler}The answer is 5.", "5") == "correct"
+    assert graded(f"The answer is 6. {filler[:-40]}The answer is 5.", "5") == "conflicting answers"
