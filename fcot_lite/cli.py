@@ -52,9 +52,28 @@ def sample(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("r
 
 
 @app.command()
-def curate(recipe: RecipeFile, overrides: Overrides = None, runs: Runs = Path("runs")) -> None:
-    """Sample, then keep what is right: writes train.jsonl and curation.json."""
-    _stages(recipe, overrides, runs, "curate")
+def curate(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="print curation.json, but for its rows")] = False,
+) -> None:
+    """Sample, then keep what is right: writes train.jsonl and curation.json, prints what was dropped and why."""
+
+    def show(run_dir: Path) -> None:
+        from fcot_lite.files import read_json
+        from fcot_lite.report import contamination_note, funnel
+
+        curation = read_json(run_dir / "curation.json")
+        if as_json:
+            print(json.dumps({key: value for key, value in curation.items() if key != "rows"}, indent=2))
+            return
+        console = _console(width=120)
+        console.print(funnel(curation))
+        for note in contamination_note(curation):
+            console.print(note, soft_wrap=True)
+
+    _stages(recipe, overrides, runs, "curate", then=show)
 
 
 @app.command()
@@ -328,8 +347,16 @@ def _run_folder(run: Path) -> Path:
 
 
 def _stages(
-    path: Path, overrides: list[str] | None, runs: Path, last: str, force: bool = False, as_json: bool = False
+    path: Path,
+    overrides: list[str] | None,
+    runs: Path,
+    last: str,
+    force: bool = False,
+    as_json: bool = False,
+    then: Callable[[Path], None] | None = None,
 ) -> None:
+    """Runs the stages up to `last` and prints the result where there is one; `then` gets the folder of the run."""
+
     def go() -> None:
         from fcot_lite.machine import detect
         from fcot_lite.recipe import load
@@ -340,6 +367,8 @@ def _stages(
         result = pipeline.run(loaded, runs, last=last, force=force)
         if result is not None:
             _print_result(result, as_json)
+        if then is not None:
+            then(runs / loaded.name)
 
     _guarded(go)
 

@@ -21,7 +21,7 @@ from fcot_lite.imported import layouts
 from fcot_lite.machine import Machine, detect
 from fcot_lite.meter import StageMeter, available_memory_gib
 from fcot_lite.progress import Display
-from fcot_lite.recipe import ImportBlock, Recipe, dump, load
+from fcot_lite.recipe import ImportBlock, Recipe, TeacherBlock, dump, load
 from fcot_lite.stage import ACCOUNT, STAGES
 from fcot_lite.student import Base
 
@@ -170,12 +170,17 @@ def stage_inputs(recipe: Recipe, machine: Machine) -> dict[str, Any]:
     code = [__version__, GRADER_VERSION]
     student = [recipe.student.model, _weights(recipe.student.model), prompts[recipe.student.prompt].model_dump()]
     before = [prompts[name].model_dump() for name in recipe.evaluate.before]
+    # What a budget stops at; with a fixed n the check draws nothing else.
+    until = isinstance(recipe.teacher, TeacherBlock) and recipe.teacher.until is not None
+    check = [recipe.curate.check] if until and recipe.curate.check != "off" else []
+    draw = [] if recipe.curate.size_match is None else [recipe.seed]
     return {
         "sample": [
             *[code, problems, task.train, *_teacher(recipe)],
             recipe.teacher_prompt.model_dump(),
+            *check,
         ],
-        "curate": [code, problems, task.train, recipe.curate.model_dump(), student],
+        "curate": [code, problems, task.train, recipe.curate.identity(), student, *draw],
         "train": [code, recipe.student.model_dump(), student, recipe.seed, machine.device],
         "evaluate": [code, problems, task.validation, task.test, recipe.evaluate.model_dump(), before, student],
     }

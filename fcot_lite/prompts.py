@@ -266,6 +266,11 @@ def end_of_turn_id(tokenizer: Any) -> int:
     """
     if not tokenizer.chat_template:
         return int(tokenizer.eos_token_id)
+    return _end_of_turn_id(tokenizer, tokenizer.chat_template)
+
+
+@lru_cache(maxsize=8)  # asked for each row; rendering the template twice took half of curation's time
+def _end_of_turn_id(tokenizer: Any, _template: str) -> int:
     question = [{"role": "user", "content": "1"}]
     answered = [*question, {"role": "assistant", "content": "2"}]
     whole = tokenizer.apply_chat_template(answered, tokenize=False, **NO_THINKING)

@@ -27,6 +27,7 @@ from pydantic.types import NonNegativeFloat, NonNegativeInt
 
 from fcot_lite import options, plain_yaml
 from fcot_lite.budget import Fixed, Policy, Until
+from fcot_lite.curate_block import CurateBlock, curate_contradictions
 from fcot_lite.errors import RecipeError
 from fcot_lite.files import sha256_json
 from fcot_lite.plain_yaml import COMMAND_LINE, Faults, Key, parse
@@ -130,13 +131,6 @@ TEACHERS: Mapping[str, type[BaseModel]] = {"[asked]": TeacherBlock, "[file]": Im
 def _kind_of_teacher(value: Any) -> str:
     given = value.get("file") if isinstance(value, Mapping) else getattr(value, "file", None)
     return "[asked]" if given is None else "[file]"
-
-
-class CurateBlock(Block):
-    """`max_length` counts the tokens of prompt and completion together; `max_per_problem` null keeps all."""
-
-    max_length: PositiveInt
-    max_per_problem: PositiveInt | None = None
 
 
 class StudentBlock(Block):
@@ -307,6 +301,8 @@ def _contradictions(value: Mapping[str, Any], device: options.Device | None) -> 
     if _is_name(student_prompt) and student_prompt in prompts:
         stop = at(value, list, "evaluate", "sampling", "stop", default=[])
         yield from label_faults(student_prompt, prompts[student_prompt], at(value, str, "task", "answer"), stop)
+    label = at(value, str, "prompts", student_prompt, "completion") if student_prompt in prompts else None
+    yield from curate_contradictions(at(value, dict, "curate"), at(value, dict, "task"), label)
     if TRAINED in prompts:
         yield ("prompts", TRAINED), "the results call the trained student so; take another name"
     if before and student_prompt is not None and student_prompt not in before:

@@ -75,7 +75,8 @@ def result(
         "imported": sample.get("imported"),
         "graded": sample.get("graded"),
         "bad_rows": sample.get("bad_rows", {}),
-        "curation": {"kept": curate["kept"], "dropped": curate["dropped"]},
+        # input and contamination are None where an earlier version curated
+        "curation": {key: curate.get(key) for key in ("kept", "dropped", "input", "contamination")},
         "student": {
             key: train.get(key)
             for key in (
@@ -123,10 +124,38 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     return [accuracy, stages]
 
 
+def funnel(curation: Mapping[str, Any]) -> Table:
+    """What curation was given, what each reason took, and what is left; `curation` as in curation.json."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("", "dropped", "left"):
+        table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
+    left = curation["kept"] + sum(curation["dropped"].values())
+    table.add_row("drawn", "", _count(left))
+    for reason, count in curation["dropped"].items():
+        left -= count
+        table.add_row(reason, _count(count), _count(left))
+    table.add_row("kept", "", _count(curation["kept"]))
+    return table
+
+
+def contamination_note(curation: Mapping[str, Any]) -> list[str]:
+    """What the train questions share with those of test; nothing where an earlier version curated."""
+    found = curation.get("contamination")
+    if found is None:
+        return []
+    counts = f"train questions that stand in test: {found['exact'] + found['normalised']:,} of {found['train']:,}"
+    shared = (
+        f"that share 13 words in a row with one of {found['test_ngram']:,} (of {found['test']:,}): {found['ngram']:,}"
+    )
+    example = next((row for row in found["examples"] if row["kind"] == "ngram"), None)
+    like = f", such as {example['problem_id']} with {example['test_problem_id']}" if example else ""
+    return [f"{counts}; {shared}{like}"]
+
+
 def notes(result: Mapping[str, Any]) -> list[str]:
     """The lines under the tables: what the figures rest on."""
     curation, student = result["curation"], result["student"]
-    dropped = ", ".join(f"{count} {reason}" for reason, count in sorted(curation["dropped"].items())) or "none"
+    dropped = ", ".join(f"{count} {reason}" for reason, count in curation["dropped"].items()) or "none"
     before, after = (result["methods"][result[key]] for key in ("before", "after"))
     chosen = ", ".join(f"{name} {_percent(row['accuracy'])}" for name, row in result["validation"].items())
     price, speed = result["usd_per_hour"], student["tokens_per_second"]
@@ -139,6 +168,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         *_sampling(result),
         *_grading(result.get("graded") or {}),
         f"training set: {curation['kept']} rationales kept; dropped: {dropped}",
+        *contamination_note(curation),
         f"student: {_short(student['model'])}, {student['method']}, {parameters} trainable parameters, "
         f"{'–' if speed is None else f'{speed:.0f}'} tok/s in training",
         *_batches(student),

@@ -39,6 +39,18 @@ def prompt_and_completion(example: Example) -> dict[str, Any]:
     }
 
 
+def messages(example: Example) -> dict[str, Any]:
+    """A row of messages.jsonl, as axolotl (type: chat_template) and LLaMA-Factory (formatting: sharegpt) read it: one
+    list of turns, in which a plain prompt is the user's."""
+    prompt = example.prompt
+    asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    return {
+        "messages": [*asked, {"role": "assistant", "content": example.completion}],
+        "problem_id": example.problem_id,
+        "sample_index": example.sample_index,
+    }
+
+
 def token_row(tokenizer: Any, example: Mapping[str, Any]) -> TokenRow:
     """A row of train.jsonl in ids: the prompt as sampling and evaluation render it, then what is learnt."""
     prompt = prompt_ids(tokenizer, example["prompt"], example["problem_id"])

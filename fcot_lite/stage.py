@@ -30,7 +30,7 @@ from fcot_lite.progress import Reporter, reporter
 from fcot_lite.prompts import load_tokenizer
 from fcot_lite.recipe import STORE, ImportBlock, Recipe, load
 from fcot_lite.records import Problem, Sample, Verdict
-from fcot_lite.rows import prompt_and_completion, show
+from fcot_lite.rows import messages, prompt_and_completion, show
 from fcot_lite.store import SampleStore, Use
 from fcot_lite.teacher import Question, draw, drawn_samples, novelty, open_campaign, questions, rendered
 from fcot_lite.verdicts import Judge, judging
@@ -62,6 +62,7 @@ class Context:
 
 def sample(context: Context) -> dict[str, Any]:
     from fcot_lite import stats
+    from fcot_lite.curate import rationale, reasoning_fault
 
     recipe, teacher, task = context.recipe, context.recipe.teacher, context.recipe.task
     if isinstance(teacher, ImportBlock):
@@ -95,7 +96,10 @@ def sample(context: Context) -> dict[str, Any]:
 
             def teaches(question: Question, sample: Sample) -> bool:
                 (verdict,) = arriving.verdicts(question, [sample])
-                return accepted(sample.finish_reason, verdict)
+                right, check = accepted(sample.finish_reason, verdict), recipe.curate.check
+                if not right or check == "off":
+                    return right
+                return reasoning_fault(check, rationale(prompt, sample, question.problem), question.problem) is None
 
             while True:
                 try:
@@ -232,6 +236,7 @@ def curate(context: Context) -> dict[str, Any]:
     recipe, task = context.recipe, context.recipe.task
     context.progress(0, 0, "curating")
     problems = tasks.problems(task, "train")
+    test = tasks.problems(task.model_copy(update={"test": None}), "test")  # all of it: another run may ask for more
     sampled, judged = tee(_by_problem(context.run_dir / "samples.jsonl", problems))
     prompt = recipe.prompts[recipe.student.prompt]
     tokenizer = load_tokenizer(context.model(recipe.student.model))
@@ -244,14 +249,19 @@ def curate(context: Context) -> dict[str, Any]:
         recipe.curate,
         teacher_prompt=recipe.teacher_prompt,
         student_prompt=prompt,
+        test=test,
+        seed=recipe.seed,
     )
-    write_jsonl(
-        context.run_dir / "train.jsonl",
-        (prompt_and_completion(example) for example in curated.examples),
-    )
-    counts = {"kept": len(curated.examples), "dropped": curated.counts()}
-    write_json(context.run_dir / "curation.json", {**counts, "rows": [asdict(row) for row in curated.dropped]})
-    return {**counts, "outputs": _hashes(context.run_dir, ["train.jsonl", "curation.json"])}
+    for name, form in (("train.jsonl", prompt_and_completion), ("messages.jsonl", messages)):
+        write_jsonl(context.run_dir / name, map(form, curated.examples))
+    figures = {
+        "input": curated.input,
+        "kept": len(curated.examples),
+        "dropped": curated.counts(),
+        "contamination": asdict(curated.contamination),
+    }
+    write_json(context.run_dir / "curation.json", {**figures, "rows": [asdict(row) for row in curated.dropped]})
+    return {**figures, "outputs": _hashes(context.run_dir, ["train.jsonl", "messages.jsonl", "curation.json"])}
 
 
 def _by_problem(path: Path, problems: Sequence[Problem]) -> Iterator[list[dict[str, Any]]]:

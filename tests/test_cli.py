@@ -246,3 +246,34 @@ def test_an_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:
         cli._guarded(interrupt)
     assert end.value.code == 130
     assert capsys.readouterr().err == "fcot: interrupted; run the same command again to go on\n"
+
+
+def test_curate_prints_the_funnel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fcot_lite import cli, pipeline
+    from fcot_lite.files import write_json
+
+    found = {"exact": 0, "normalised": 0, "ngram": 2, "test_ngram": 1, "train": 9, "test": 5, "examples": []}
+    curation = {"input": 9, "kept": 6, "dropped": {"wrong": 2, "duplicate": 1}, "contamination": found}
+
+    def run(recipe: Any, runs: Path, *, last: str, force: bool) -> None:
+        assert (last, force) == ("curate", False)
+        (runs / recipe.name).mkdir(exist_ok=True)
+        write_json(runs / recipe.name / "curation.json", curation | {"rows": [{"reason": "wrong"}]})
+
+    monkeypatch.setattr(pipeline, "run", run)
+    cli.curate(QUICKSTART, None, tmp_path)
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines() if line.strip()][:6] == [
+        ["dropped", "left"],
+        ["─" * len(line.strip()) for line in out.splitlines() if "─" in line],
+        ["drawn", "9"],
+        ["wrong", "2", "7"],
+        ["duplicate", "1", "6"],
+        ["kept", "6"],
+    ]
+    assert "stand in test: 0 of 9; that share 13 words in a row with one of 1 (of 5): 2" in out
+    assert err == ""
+    cli.curate(QUICKSTART, None, tmp_path, as_json=True)
+    assert json.loads(capsys.readouterr().out) == curation

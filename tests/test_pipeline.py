@@ -29,8 +29,10 @@ from fcot_lite.evaluate import Evaluation, Student
 from fcot_lite.files import lock, read_json, read_jsonl, sha256_file, write_json
 from fcot_lite.machine import Machine
 from fcot_lite.progress import Reporter
+from fcot_lite.prompts import METHODS, render
 from fcot_lite.recipe import Recipe, build
-from fcot_lite.rows import token_row
+from fcot_lite.records import Example
+from fcot_lite.rows import messages, token_row
 
 pytestmark = pytest.mark.real
 
@@ -387,6 +389,8 @@ def test_times_add_up_over_resumes_and_peaks_take_the_maximum(bench: Bench) -> N
         (lambda r: r["student"].update(lora={"r": 4}), ["train", "evaluate"]),
         (lambda r: r.update(seed=1), ["train", "evaluate"]),
         (lambda r: r["curate"].update(max_length=98), ["curate", "train", "evaluate"]),
+        (lambda r: r["curate"].update(filter="answer", check="off", balance=False), []),
+        (lambda r: r["curate"].update(check="golden"), ["curate", "train", "evaluate"]),
         (lambda r: r["teacher"].update(n=2), STAGES),
         (lambda r: r["task"].update(train=5), ["sample", "curate"]),  # here the samples come out the same
         (lambda r: r["teacher"]["engine"].update(max_num_seqs=2), ["sample"]),
@@ -666,6 +670,64 @@ def serve(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, **faults: int) -> Fak
     return engine
 
 
+def as_llama_factory_and_axolotl_read_them(messages: list[dict[str, str]]) -> bool:
+    """LLaMA-Factory (SharegptDatasetConverter, with the tags role and content): a system turn or none, then user and
+    assistant by turns, an even number; any other row is skipped there with a warning. axolotl (chat_template) wants the
+    same keys and ends with the assistant's turn."""
+    turns = messages[1:] if messages[0]["role"] == "system" else messages
+    roles = [turn["role"] for turn in turns]
+    texts = all(set(turn) == {"role", "content"} and isinstance(turn["content"], str) for turn in messages)
+    return texts and len(roles) > 1 and roles == ["user", "assistant"] * (len(roles) // 2)
+
+
+def test_a_check_is_part_of_the_budget(context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+    """Right answers with wrong steps are not accepted, so more is drawn."""
+    problems = tasks.load("chain_arithmetic", "train", limit=4)
+
+    def answer(request: Request) -> Answer:
+        (problem,) = (p for p in problems if p.question in tokenizer.decode(request.prompt_token_ids))
+        golden = request.seed % 2
+        return Answer(problem.metadata["solution"] if golden else f"1 + 1 = 3. The answer is {problem.target}.")
+
+    monkeypatch.setattr(stage._Engines, "start", lambda *_: FakeEngine(answer))
+    drawn = {}
+    for check in ("off", "golden"):
+        recipe = context.recipe.model_dump()
+        recipe["teacher"] |= {"n": None, "until": {"accept": 2, "max": 32}}
+        recipe["curate"]["check"] = check
+        here = dataclasses.replace(context, recipe=build(recipe, "here"), run_dir=context.run_dir.with_name(check))
+        drawn[check] = stage.sample(here)["samples"]
+        dropped = stage.curate(here)["dropped"]
+    assert drawn["off"] == 8 < drawn["golden"]
+    assert dropped == {"golden: wrong step": drawn["golden"] - 8, "duplicate": 4}  # a golden solution has one wording
+    inputs = {
+        check: pipeline.stage_inputs(
+            build(RECIPE | {"curate": {"max_length": 9, "check": check}}, "here"), context.machine
+        )
+        for check in ("off", "golden")
+    }
+    assert inputs["off"]["sample"] == inputs["golden"]["sample"]  # a fixed n draws the same
+
+
+def test_the_draw_of_a_size_match_follows_from_the_recipe_s_seed() -> None:
+    def inputs(seed: int, **curate: Any) -> Any:
+        recipe = build(RECIPE | {"seed": seed, "curate": {"max_length": 9} | curate}, "here")
+        return pipeline.stage_inputs(recipe, Machine("cpu", (0,)))["curate"]
+
+    assert inputs(0) == inputs(1)
+    assert inputs(0, size_match="golden") != inputs(1, size_match="golden")
+
+
+@pytest.mark.parametrize("method", ["fine_tune_cot", "few_shot_cot", "chat_cot", "fine_tune_cot_paper", "fine_tune"])
+def test_messages_of_every_method(method: str) -> None:
+    prompt = METHODS[method]
+    asked = render(prompt, "How many?", [("One?", "The answer is 1.")] * 4)
+    example = Example(asked if isinstance(asked, str) else tuple(asked), "The answer is 7.", "p/0", 0)
+    turns = messages(example)["messages"]
+    assert as_llama_factory_and_axolotl_read_them(turns)
+    assert turns[-1] == {"role": "assistant", "content": "The answer is 7."}
+
+
 def test_sampling_and_curation(context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
     serve(monkeypatch, tokenizer)
     sampled = stage.sample(context)
@@ -683,6 +745,16 @@ def test_sampling_and_curation(context: stage.Context, monkeypatch: pytest.Monke
     rows = read_jsonl(context.run_dir / "train.jsonl")
     assert len(rows) == sum(right)
     assert all(row["completion"][0]["content"].startswith("Way ") for row in rows)
+    others = read_jsonl(context.run_dir / "messages.jsonl")
+    assert [row["messages"] for row in others] == [row["prompt"] + row["completion"] for row in rows]
+    assert all(as_llama_factory_and_axolotl_read_them(row["messages"]) for row in others)
+    written = read_json(context.run_dir / "curation.json")
+    assert written["input"] == written["kept"] + sum(written["dropped"].values()) == 12
+    assert [(row["problem_id"], row["reason"]) for row in written["rows"]] == [
+        (row["problem_id"], "wrong") for row in read_jsonl(context.run_dir / "samples.jsonl") if row["seed"] % 3 == 0
+    ]
+    assert written["contamination"]["test"] == 500  # all of test, not the part that is evaluated
+    assert {key: curated[key] for key in ("input", "kept", "dropped", "contamination")}.items() <= written.items()
     for outcome in (sampled, curated):
         for path, sha256 in outcome["outputs"].items():
             assert sha256_file(context.run_dir / path) == sha256

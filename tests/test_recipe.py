@@ -35,6 +35,7 @@ WHOLE: dict[str, Any] = {
     "evaluate": {"before": ["plain", "steps"], "sampling": {"max_tokens": 96}, "engine": {"max_model_len": 512}},
 }
 NOTHING = object()
+OWN_DATA = {"path": "x.csv", "question": "q", "target": "t", "answer": "number"}
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -86,7 +87,37 @@ def test_the_recipes_of_the_repository(path: Path) -> None:
         ({"teacher__nn": 1}, "teacher.nn", "unknown key; did you mean 'n'?"),
         ({"teacher__sampling__temprature": 1.0}, "teacher.sampling.temprature", "did you mean 'temperature'?"),
         ({"prompts__plain__templte": "x"}, "prompts.plain.templte", "did you mean 'template'?"),
-        ({"curate__zzz": 1}, "curate.zzz", "there are: max_length, max_per_problem"),
+        ({"curate__zzz": 1}, "curate.zzz", "there are: max_length, filter, check, "),
+        ({"curate__filter": "off"}, "curate.filter", "'none' or 'answer'"),
+        ({"curate__check": True}, "curate.check", "'off', 'arithmetic' or 'golden'"),
+        ({"curate__near_duplicates": 0.5}, "curate.near_duplicates", "greater than or equal to 0.7"),
+        ({"curate__near_duplicates": 1.1}, "curate.near_duplicates", "less than or equal to 1"),
+        ({"curate__max_per_problem": 0}, "curate.max_per_problem", "greater than 0"),
+        ({"curate__select": "text"}, "curate.select", "say how many with max_per_problem or balance"),
+        (
+            {"curate__size_match": "golden", "curate__check": "arithmetic"},
+            "curate.size_match",
+            "leave out curate.check: arithmetic",
+        ),
+        *(
+            ({f"curate__{key}": "golden", "task": task}, f"curate.{key}", ", chain_arithmetic")
+            for key in ("check", "size_match")
+            for task in ({"name": "gsm8k"}, {"name": "rg:chain_sum"}, OWN_DATA)
+        ),
+        *(
+            (
+                {f"curate__{key}": value, "prompts__plain": {"completion": "{final_sentence}"}},
+                f"curate.{key}",
+                "nothing",
+            )
+            for key, value in [
+                ("filter", "none"),
+                ("check", "golden"),
+                ("near_duplicates", 0.8),
+                ("balance", True),
+                ("size_match", "golden"),
+            ]
+        ),
         ({"teacher__n": NOTHING}, "teacher.n", "Field required"),
         ({"task": NOTHING}, "task", "Field required"),
         ({"task": None}, "task", "Should be a block of keys (it is None)"),
@@ -691,3 +722,21 @@ def test_what_reads_recipes_starts_without_the_engines() -> None:
     script = f"import sys, fcot_lite.recipe; print([name for name in {modules.split()} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_arms_of_the_paper_are_lines_of_a_recipe(path: Path) -> None:
+    for line in ("filter: none", "check: off", "check: arithmetic", "check: golden", "size_match: golden"):
+        recipe = load(path, [f"curate={{max_length: 9, {line}}}"])
+        key, _, value = line.partition(": ")
+        assert getattr(recipe.curate, key) == value
+        with_line(path, "")  # what is dumped is read back the same
+        path.with_name("again.yaml").write_text(dump(recipe))
+        assert load(path.with_name("again.yaml")) == recipe
+    load(path, ["prompts.plain.completion='{final_sentence}'", "curate.check=off", "curate.max_per_problem=1"])
+
+
+def test_curation_s_identity_is_what_it_was_before_it_had_more_keys() -> None:
+    block = build(changed(), "here").curate
+    assert block.identity() == {"max_length": 256, "max_per_problem": None}
+    more = build(changed(curate__check="golden", curate__balance=True), "here").curate
+    assert more.identity() == {"max_length": 256, "max_per_problem": None, "check": "golden", "balance": True}

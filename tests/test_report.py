@@ -11,7 +11,7 @@ from rich.console import Console
 from fcot_lite.errors import DataError
 from fcot_lite.files import write_json
 from fcot_lite.recipe import build
-from fcot_lite.report import SCHEMA_VERSION, markdown, notes, read, result, tables
+from fcot_lite.report import SCHEMA_VERSION, funnel, markdown, notes, read, result, tables
 
 RECIPE: dict[str, Any] = {
     "name": "quick",
@@ -64,7 +64,8 @@ def test_the_contract_of_result_json() -> None:
         "model", "samples", "samples_new", "samples_reused", "pass_rate", "coverage", "num_tokens",
         "num_tokens_cancelled", "tokens_per_accepted",
     }  # fmt: skip
-    assert value["curation"] == {"kept": 9, "dropped": {"wrong": 6, "duplicate": 1}}
+    kept = {"kept": 9, "dropped": {"wrong": 6, "duplicate": 1}}
+    assert value["curation"] == {**kept, "input": None, "contamination": None}  # as an earlier version curated
     assert value["student"].keys() >= {"model", "method", "trainable_parameters", "num_tokens", "tokens_per_second"}
     for method in value["methods"].values():
         assert method.keys() >= {"accuracy", "ci95", "n", "correct", "wrong", "truncated", "errored"}
@@ -210,3 +211,33 @@ def test_what_the_grader_did_is_said_where_it_matters(graded: dict[str, int] | N
         outcomes["sample"]["graded"] = graded
     printed = notes(result(build(RECIPE, "here"), outcomes, METERS))
     assert [line for line in printed if line.startswith(("graded again", "math-verify"))] == lines
+
+
+CONTAMINATION = {
+    "train": 1000, "test": 500, "test_too_short": 3, "exact": 1, "normalised": 2, "ngram": 40, "test_ngram": 30,
+    "examples": [
+        {"problem_id": "a/train/1", "kind": "exact", "test_problem_id": "a/test/2", "words": None},
+        {"problem_id": "a/train/3", "kind": "ngram", "test_problem_id": "a/test/4", "words": "w"},
+    ],
+}  # fmt: skip
+
+
+def test_the_funnel_of_curation() -> None:
+    curation = {"input": 20, "kept": 9, "dropped": {"unfinished": 4, "wrong": 6, "[red]": 1}}
+    columns = [list(column.cells) for column in funnel(curation).columns]
+    assert list(zip(*columns, strict=True)) == [
+        ("drawn", "", "20"),
+        ("unfinished", "4", "16"),
+        ("wrong", "6", "10"),
+        ("[red]", "1", "9"),
+        ("kept", "", "9"),
+    ]
+
+
+def test_the_report_says_what_train_shares_with_test() -> None:
+    assert not [note for note in notes(made()) if "13 words" in note]
+    (note,) = [note for note in notes(made(curate={"contamination": CONTAMINATION})) if "13 words" in note]
+    assert note == (
+        "train questions that stand in test: 3 of 1,000; "
+        "that share 13 words in a row with one of 30 (of 500): 40, such as a/train/3 with a/test/4"
+    )
