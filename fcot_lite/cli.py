@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fcot_lite.errors import INTERRUPTED, FcotError, RecipeError, ResourceError
+from fcot_lite.files import disk_fault
 
 app = typer.Typer(
     add_completion=False,
@@ -423,8 +424,9 @@ def _guarded(action: Callable[[], None], interrupted: str = "run the same comman
         if end.code != 1:  # rich's answer to the same; no fault of ours ends with 1
             raise
     except OSError as error:  # a full disk, a folder that can't be written
-        print(f"fcot: {error}; make room or mend the permissions, then run the same command again", file=sys.stderr)
-        sys.exit(ResourceError.exit_code)
+        fault = disk_fault(error) or ResourceError(f"{error}; mend that, then run the same command again")
+        print(f"fcot: {fault}", file=sys.stderr)
+        sys.exit(fault.exit_code)
     except KeyboardInterrupt:
         print(f"fcot: interrupted; {interrupted}", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -1,5 +1,6 @@
 """Files that are whole or absent: temporary name, fsync, rename, fsync of the folder."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -27,9 +28,28 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write or fsync does not know its file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+def disk_fault(error: OSError) -> ResourceError | None:
+    """What to tell a user of a failed write or read; None where the disk is not to blame."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return ResourceError(f"{where}the disk is full ({error.strerror}); make room, then run again")
+    if error.errno == errno.EIO:
+        # Never tried again: after a failed fsync the kernel calls the lost pages written (Rebello et al., ATC'20).
+        return ResourceError(
+            f"{where}the disk failed ({error.strerror}), and what had not reached it is made again; look at the disk, "
+            "then run again"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ResourceError(f"{where}{error.strerror}; make it writable, then run again")
+    return None
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:

@@ -20,8 +20,9 @@ from fcot_lite.files import lock, read_json, read_record, sha256_file, sha256_js
 from fcot_lite.imported import layouts
 from fcot_lite.machine import Machine, detect
 from fcot_lite.meter import StageMeter, available_memory_gib
+from fcot_lite.preflight import write_fault
 from fcot_lite.progress import Display
-from fcot_lite.recipe import ImportBlock, Recipe, TeacherBlock, dump, load
+from fcot_lite.recipe import STORE, ImportBlock, Recipe, TeacherBlock, dump, load
 from fcot_lite.stage import ACCOUNT, STAGES
 from fcot_lite.student import Base
 
@@ -285,6 +286,12 @@ def _check_resources(run_dir: Path) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{run_dir}: {error.strerror}; make it writable or give another --runs") from None
+    for folder in (run_dir.parent, run_dir, run_dir / "stages", run_dir / "logs"):
+        if folder.exists() and (fault := write_fault(folder)):
+            raise ResourceError(f"{folder}: {fault}; make it writable or give another --runs")
+    for file in (run_dir.parent / STORE, run_dir.parent / f"{STORE}.lock"):
+        if file.exists() and not os.access(file, os.W_OK):
+            raise ResourceError(f"{file}: can't be written; make it writable or give another --runs")
     disk = shutil.disk_usage(run_dir).free / 2**30
     if disk < LEAST_DISK_GIB:
         raise ResourceError(f"{run_dir}: {disk:.1f} GiB of disk are free, a run needs {LEAST_DISK_GIB}")

@@ -253,7 +253,7 @@ def libnuma(load: Callable[[str], object]) -> Check:
 def shared_memory(folder: Path) -> Check:
     """Missing or read-only it stops every multiprocessing lock; small it stops tensor parallelism alone: vLLM's queue
     between the workers of one model takes 160 MiB there (VLLM_MQ_MAX_CHUNK_BYTES_MB times 10)."""
-    if fault := _write_fault(folder):
+    if fault := write_fault(folder):
         return Check("shared memory", "fail", f"{folder}: {fault}", "mount a tmpfs there (docker run --shm-size=1g)")
     size_mib = shutil.disk_usage(folder).total / 2**20
     if size_mib <= SMALL_SHARED_MEMORY_MIB:
@@ -267,7 +267,7 @@ def shared_memory(folder: Path) -> Check:
 
 
 def writable(name: str, folder: Path) -> Check:
-    if fault := _write_fault(_existing(folder)):
+    if fault := write_fault(_existing(folder)):
         remedy = "give another --runs" if name == "runs" else "set XDG_CACHE_HOME (HF_HOME for the hub's) to another"
         return Check(f"{name} folder", "fail", f"{folder}: {fault}", f"make it writable, or {remedy}")
     return Check(f"{name} folder", "ok", str(folder))
@@ -338,7 +338,7 @@ def _existing(folder: Path) -> Path:
     return next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path("/"))
 
 
-def _write_fault(folder: Path) -> str | None:
+def write_fault(folder: Path) -> str | None:
     """By writing there: permissions alone don't tell a disk that is mounted read-only, or a full one."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import psutil
 
 from fcot_lite.engines.lifeline import LIFELINE
+from fcot_lite.engines.memory import LOWER_MEMORY, ran_out_of_memory
 from fcot_lite.errors import INTERRUPTED, EngineError, FcotError, ResourceError
 from fcot_lite.files import read_record, write_json
 from fcot_lite.progress import PROGRESS_FD, Display
@@ -114,12 +115,17 @@ def run_stage(
             f"{name}: was killed, most likely because memory ran out; take a smaller model, batch or "
             f"engine.max_num_seqs{where}"
         )
-    if not message:
-        message = f"{_end(process.returncode)}; its last words: {last_words(log, log_start) or 'none'}"
-    elif CAUSE_IS_ELSEWHERE in message:
-        message = f"{message}\n  the engine's own process says: {last_words(log, log_start)}"
     faults = {fault.exit_code: fault for fault in FcotError.__subclasses__()}
-    raise faults.get(process.returncode, EngineError)(f"{name}: {message}{where}")
+    fault = faults.get(process.returncode, EngineError)
+    if not message or CAUSE_IS_ELSEWHERE in message:
+        words = last_words(log, log_start)
+        if not message:
+            message = f"{_end(process.returncode)}; its last words: {words or 'none'}"
+        else:
+            message = f"{message}\n  the engine's own process says: {words}"
+        if ran_out_of_memory(words):
+            fault, message = ResourceError, f"{message}\n  {LOWER_MEMORY}"
+    raise fault(f"{name}: {message}{where}")
 
 
 def _follow(process: subprocess.Popen[bytes], reading: int, display: Display, meter: Watch) -> str:

@@ -195,13 +195,13 @@ def prompt_ids(tokenizer: Any, rendered: Rendered, where: str) -> tuple[int, ...
     """
     from jinja2 import TemplateError
 
-    if isinstance(rendered, str):
-        return _spelt_out(tokenizer, rendered, add_special_tokens=True)
-    if not tokenizer.chat_template:
+    if not isinstance(rendered, str) and not tokenizer.chat_template:
         raise DataError(
             f"{where}: the tokenizer has no chat template; use an instruction-tuned model, or a prompt of format: plain"
         )
     try:
+        if isinstance(rendered, str):
+            return _spelt_out(tokenizer, rendered, add_special_tokens=True)
         controls = control_tokens(tokenizer)
         if not any(token in turn["content"] for turn in rendered for token in controls):
             encoded = tokenizer.apply_chat_template(
@@ -212,6 +212,11 @@ def prompt_ids(tokenizer: Any, rendered: Rendered, where: str) -> tuple[int, ...
     except TemplateError as error:
         raise DataError(
             f"{where}: the model's chat template refuses these turns ({error}); some take no `system` message"
+        ) from error
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:  # of a template, or half a character
+        raise DataError(
+            f"{where}: can't be turned into tokens ({type(error).__name__}: {error}); look at this question, at the "
+            "prompt and at the chat template of the model's tokenizer"
         ) from error
 
 

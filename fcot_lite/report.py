@@ -71,7 +71,10 @@ def result(
                 "model", "samples", "samples_new", "samples_reused", "pass_rate", "pass_rate_ci95", "coverage",
                 "num_tokens", "num_tokens_cancelled", "tokens_per_accepted", "tokens_per_second",
             )
-        } | {"policy": sample.get("policy")},  # None: the rationales were there already
+        } | {
+            "policy": sample.get("policy"),  # None: the rationales were there already
+            "samples_unfinished": sample.get("samples_unfinished"),
+        },
         "imported": sample.get("imported"),
         "graded": sample.get("graded"),
         "bad_rows": sample.get("bad_rows", {}),
@@ -154,7 +157,8 @@ def contamination_note(curation: Mapping[str, Any]) -> list[str]:
 
 def notes(result: Mapping[str, Any]) -> list[str]:
     """The lines under the tables: what the figures rest on."""
-    curation, student = result["curation"], result["student"]
+    teacher, curation, student = result["teacher"], result["curation"], result["student"]
+    cut = teacher.get("samples_unfinished")
     dropped = ", ".join(f"{count} {reason}" for reason, count in curation["dropped"].items()) or "none"
     before, after = (result["methods"][result[key]] for key in ("before", "after"))
     chosen = ", ".join(f"{name} {_percent(row['accuracy'])}" for name, row in result["validation"].items())
@@ -166,6 +170,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         *_import_notes(result.get("imported")),
         *([f"data: {sum(bad_rows.values())} rows set aside ({aside}); bad_rows.json names them"] if bad_rows else []),
         *_sampling(result),
+        *([f"sampling: {unfinished(cut, teacher['samples'])}"] if cut and result.get("imported") is None else []),
         *_grading(result.get("graded") or {}),
         f"training set: {curation['kept']} rationales kept; dropped: {dropped}",
         *contamination_note(curation),
@@ -185,6 +190,14 @@ def _batches(student: Mapping[str, Any]) -> list[str]:
         return []
     padding = "" if student["padding"] is None else f", {student['padding']:.1%} padding"
     return [f"training: {student['rows']} rows, {student['steps']} steps; batches {student['batching']}{padding}"]
+
+
+def unfinished(num: int, samples: int) -> str:
+    """What samples that ran into max_tokens mean, and what helps."""
+    return (
+        f"{num:,} of {samples:,} samples ({num / samples:.0%}) were cut off at max_tokens and teach nothing; raise "
+        "teacher.sampling.max_tokens"
+    )
 
 
 def _grading(graded: Mapping[str, int]) -> list[str]:

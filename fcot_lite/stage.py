@@ -4,7 +4,6 @@ Exiting is the one sure way to give memory back, and one stage's crash can't hur
 recipe.yaml, writes its files and, last, its outcome as stages/NAME.json; says how it goes through the progress pipe.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import groupby, tee
 from operator import itemgetter
@@ -23,8 +23,18 @@ from fcot_lite import models, report, tasks, training_preflight
 from fcot_lite.answers import accepted
 from fcot_lite.engines import Engine
 from fcot_lite.engines.lifeline import LIFELINE, follow_parent
+from fcot_lite.engines.memory import LOWER_MEMORY, ran_out_of_memory
 from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
-from fcot_lite.files import iterate_jsonl, read_json, read_jsonl, sha256_file, sha256_json, write_json, write_jsonl
+from fcot_lite.files import (
+    disk_fault,
+    iterate_jsonl,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_jsonl,
+)
 from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
 from fcot_lite.prompts import load_tokenizer
@@ -125,6 +135,8 @@ def sample(context: Context) -> dict[str, Any]:
                 if tally.samples == sum(drawn.prefixes):
                     break  # else some were damaged, which reading them showed: they were set aside, so draw them again
         spent = store.spent()
+    if tally.unfinished:
+        context.progress.say(f"sample: {report.unfinished(tally.unfinished, tally.samples)}")
     new = min(tally.samples, spent.num_samples)  # what an early stop leaves unused is new too
     return {
         "model": teacher.model,
@@ -134,6 +146,7 @@ def sample(context: Context) -> dict[str, Any]:
         "samples": tally.samples,
         "samples_new": new,
         "samples_reused": tally.samples - new,
+        "samples_unfinished": tally.unfinished,
         "pass_rate": tally.correct / tally.samples,
         "pass_rate_ci95": list(stats.clustered_wilson(tally.by_problem)),
         "graded": _graded_counts(arriving.counts, judge.counts),
@@ -178,6 +191,7 @@ class _Tally:
     by_problem: list[tuple[int, int]] = field(default_factory=list)
     samples: int = 0
     correct: int = 0
+    unfinished: int = 0
     num_tokens: int = 0
 
 
@@ -191,6 +205,7 @@ def _graded(
         tally.by_problem.append((correct, len(drawn)))
         tally.samples += len(drawn)
         tally.correct += correct
+        tally.unfinished += sum(sample.finish_reason == "length" for sample in drawn)
         tally.num_tokens += sum(sample.num_tokens for sample in drawn)
         for sample, verdict in zip(drawn, verdicts, strict=True):
             yield {**asdict(sample), "verdict": asdict(verdict)}
@@ -452,23 +467,23 @@ def main() -> None:
         write_json(run_dir / "stages" / f"{name}.json", JOBS[name](context))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-    except FcotError as error:
-        traceback.print_exc()  # to the log
-        progress.fail(str(error))
-        sys.exit(error.exit_code)
-    except MemoryError:
-        traceback.print_exc()
-        progress.fail("out of memory; lower per_device_train_batch_size or max_num_seqs, or take a smaller model")
-        sys.exit(ResourceError.exit_code)
-    except OSError as error:
-        traceback.print_exc()
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        progress.fail(f"{error}; make room, then run again" if full else f"{type(error).__name__}: {error}")
-        sys.exit(ResourceError.exit_code if full else EngineError.exit_code)
     except Exception as error:  # noqa: BLE001 - the last line of defence: the parent shows it, the log has the traceback
-        traceback.print_exc()
-        progress.fail(f"{type(error).__name__}: {error}")
-        sys.exit(EngineError.exit_code)
+        fault = _fault(error)
+        progress.fail(str(fault))
+        with suppress(OSError):  # the full disk may be the log's
+            traceback.print_exc()
+        sys.exit(fault.exit_code)
+
+
+def _fault(error: Exception) -> FcotError:
+    """What a user is told of it."""
+    if isinstance(error, FcotError):
+        return error
+    if isinstance(error, MemoryError) or ran_out_of_memory(str(error)):
+        return ResourceError(f"out of memory ({type(error).__name__}: {error}); {LOWER_MEMORY}")
+    if isinstance(error, OSError) and (fault := disk_fault(error)) is not None:
+        return fault
+    return EngineError(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ class SampleStore:
             os.close(self._lock)
             raise _storage_fault(path, error) from error
         self._checked = False
+        self._fault: ResourceError | None = None  # of the disk: nothing is written after it
         try:
             self._open()
         except BaseException:
@@ -171,8 +172,8 @@ class SampleStore:
 
     def close(self) -> None:
         """Closes the file, which moves what is in its write-ahead log into it, and lets the lock go."""
-        if self._checked:
-            # On a full disk the mark stays, and the next one to open the store checks it: that loses nothing.
+        if self._checked and self._fault is None:
+            # Where the disk failed the mark stays, and the next one to open the store checks it: that loses nothing.
             with suppress(sqlite3.DatabaseError):
                 self._database.execute("DELETE FROM opened")
         self._database.close()
@@ -258,7 +259,11 @@ class SampleStore:
             "(SELECT 1 FROM sample INDEXED BY sample_key WHERE sample.campaign = hash AND problem_id = ?)",
             *(campaign, problem_id),
         )
-        return {other: json.loads(description) for other, description in rows}
+        described = {}
+        for other, description in rows:
+            with suppress(ValueError):  # a damaged one
+                described[other] = json.loads(description)
+        return described
 
     def indices(self, campaign: str) -> dict[tuple[str, str], Collection[int]]:
         """The sample indices that are there by (problem id, prompt hash), in order: a range where they have no gap.
@@ -343,13 +348,18 @@ class SampleStore:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """What is done within is there as a whole, durably, or not at all."""
+        """What is done within is there as a whole, durably, or not at all. Once the disk has failed, every further one
+        raises that fault: after a failed fsync another one can lie."""
+        if self._fault is not None:
+            raise self._fault
         try:
             self._database.execute("BEGIN IMMEDIATE")
             yield self._database
             self._database.execute("COMMIT")
         except sqlite3.DatabaseError as error:
-            raise _storage_fault(self.path, error) from error
+            fault = _storage_fault(self.path, error)
+            self._fault = fault if isinstance(fault, ResourceError) else None
+            raise fault from error
         finally:
             if self._database.in_transaction:  # also after an interrupt: the next transaction has to begin
                 self._database.execute("ROLLBACK")
@@ -433,7 +443,13 @@ def _checksum(row: tuple[Any, ...]) -> str:
 
 
 def _storage_fault(path: Path, error: sqlite3.DatabaseError) -> DataError | ResourceError:
-    # "disk I/O error" is what SQLite says of a failed write or fsync: the samples committed so far are safe.
-    if isinstance(error, sqlite3.OperationalError):
-        return ResourceError(f"{path}: {error}; free disk space or make the folder writable, then run again")
+    """What a user is told."""
+    name = getattr(error, "sqlite_errorname", "")
+    kept = "what was stored before is kept"
+    if name == "SQLITE_FULL":
+        return ResourceError(f"{path}: {error}; make room, then run again ({kept})")
+    if name.startswith("SQLITE_IOERR") and name != "SQLITE_IOERR_SHORT_READ":
+        return ResourceError(f"{path}: {error} ({name}): the disk is full or fails; mend that, then run again ({kept})")
+    if isinstance(error, sqlite3.OperationalError) and name != "SQLITE_IOERR_SHORT_READ":
+        return ResourceError(f"{path}: {error}; make the file and its folder writable, then run again")
     return DataError(f"{path}: {error}; the file is damaged, move it away or restore it")

@@ -233,7 +233,10 @@ def test_a_full_disk_is_a_message(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert end.value.code == 4
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "No space left on device: 'runs/x/result.json'; make room" in captured.err
+    assert (
+        "fcot: runs/x/result.json: the disk is full (No space left on device); make room, then run again"
+        in captured.err
+    )
 
 
 def test_an_interrupt_is_130(capsys: pytest.CaptureFixture[str]) -> None:

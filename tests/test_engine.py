@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fcot_lite.engines import vllm as engine_file
+from fcot_lite.engines.memory import ran_out_of_memory
 from fcot_lite.engines.vllm import GIB, adapter_rank, engine_arguments, engine_environment, lora_rank_limit
 from fcot_lite.errors import EngineError
 from fcot_lite.machine import Machine
@@ -184,3 +185,24 @@ def test_a_poll_gathers_and_what_is_cancelled_stays_away() -> None:
     assert [completion.key for completion in engine.poll(0.0)] == ["a"]
     assert [completion.key for completion in engine.poll(60)] == ["c", "e", "f"], "one commit for what ends together"
     assert engine.poll(60) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "ran_out"),
+    [
+        # vLLM 0.32 (v1/core/kv_cache_utils.py, v1/worker/utils.py, v1/worker/cpu_worker.py), torch 2.13, C++, Linux
+        ("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`", True),
+        ("(0.38 GiB KV cache is needed, which is larger than the available KV cache memory (0.01 GiB).", True),
+        ("Free memory on device cuda:0 (3.1/23.6 GiB) on startup is less than desired GPU memory utilization", True),
+        ("Available memory on node 0 (3.1/8.6 GiB) on startup is less than desired CPU memory utilization", True),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 11.6 GiB", True),
+        ("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried 400 bytes", True),
+        ("terminate called after throwing an instance of 'std::bad_alloc'", True),
+        ("[Errno 12] Cannot allocate memory", True),
+        ("EngineCore encountered an issue. See stack trace (above) for the root cause.", False),
+        ("User-specified max_model_len (9000) is greater than the derived max_model_len", False),
+        ("kv_cache_memory_bytes must be positive", False),
+    ],
+)
+def test_words_for_a_lack_of_memory(message: str, ran_out: bool) -> None:
+    assert ran_out_of_memory(message) == ran_out

@@ -8,6 +8,7 @@ import pytest
 from fcot_lite import tasks
 from fcot_lite.engines import Completion, Engine, Request
 from fcot_lite.engines.vllm import VllmEngine, adapter_rank
+from fcot_lite.errors import ResourceError
 from fcot_lite.files import read_json
 from fcot_lite.machine import detect
 from fcot_lite.models import resolve
@@ -141,3 +142,10 @@ def test_vllm_serves_the_adapter_and_the_merged_model(
     assert texts[0] != texts[1], "the adapter changed nothing: it was not applied"
     # bf16 rounds the merged weights: single texts may part, most may not.
     assert sum(a == b for a, b in zip(texts[1], texts[2], strict=True)) >= 6, texts
+
+
+def test_too_little_memory_is_told_with_what_to_lower(model_dir: Path) -> None:
+    """4 MiB of cache hold 182 tokens of this model (30 layers, 3 heads of 64, keys and values, bf16)."""
+    tight = EngineBlock(max_model_len=512, max_num_seqs=32, kv_cache_memory_bytes=2**22)
+    with pytest.raises(ResourceError, match=r"larger than the available KV cache(.|\n)*lower engine\.max_num_seqs"):
+        VllmEngine(model_dir, tight, detect())

@@ -810,6 +810,94 @@ def test_a_damaged_sample_is_drawn_again_in_the_same_run(
     assert len(engine.submitted) == 4
 
 
+def test_nested_n_through_the_stage(context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any) -> None:
+    """n=1 ⊂ 2 ⊂ 4, in whatever run of the folder: only the difference is asked for, and nothing where there is none."""
+    rows: list[dict[str, Any]] = []
+    for n, run_name, new in [(1, "a", 4), (2, "b", 4), (4, "b", 8), (2, "c", 0), (4, "d", 0)]:
+        recipe = copy.deepcopy(RECIPE) | {"name": run_name}
+        recipe["teacher"] |= {"n": n, "engine": {"max_model_len": 900, "max_num_seqs": 2}}
+        recipe["curate"]["max_length"] = 900
+        recipe["evaluate"]["engine"]["max_model_len"] = 900
+        engine = serve(monkeypatch, tokenizer)
+        run_dir = context.run_dir.with_name(run_name)
+        sampled = stage.sample(
+            dataclasses.replace(context, recipe=build(recipe, "here"), run_dir=run_dir, account=f"{n} {run_name}")
+        )
+        assert len(engine.submitted) == new
+        assert (sampled["samples"], sampled["samples_new"]) == (4 * n, new)
+        assert sampled["num_tokens_generated"] == 5 * new
+        before, rows = rows, read_jsonl(run_dir / "samples.jsonl")
+        assert [row for row in rows if row["sample_index"] < min(n, 2)] == [
+            row for row in before if row["sample_index"] < min(n, 2)
+        ] or len(before) < len(rows)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda r, _: r["teacher"]["sampling"].update(temperature=0.5), "sampling.temperature (0.0 → 0.5)"),
+        (lambda r, _: r["prompts"]["steps"].update(template="{question}!"), "prompt.template"),
+        (lambda r, patch: patch.setattr(models, "weights_hash", lambda path: "other"), "weights"),
+        (lambda r, _: r["curate"].update(max_length=899), None),
+        (lambda r, _: r["student"].update(lora={"r": 4}), None),
+        (lambda r, _: r["evaluate"]["sampling"].update(max_tokens=8), None),
+        (lambda r, _: r["teacher"]["engine"].update(max_num_seqs=3), None),
+    ],
+    ids=["temperature", "prompt", "model", "curation", "student", "evaluation", "speed"],
+)
+def test_what_costs_tokens_is_announced_and_the_rest_costs_none(
+    context: stage.Context,
+    monkeypatch: pytest.MonkeyPatch,
+    tokenizer: Any,
+    change: Callable[[dict[str, Any], pytest.MonkeyPatch], None],
+    says: str | None,
+) -> None:
+    recipe = copy.deepcopy(RECIPE)
+    recipe["teacher"] |= {"n": 3, "engine": {"max_model_len": 900, "max_num_seqs": 2}}
+    recipe["curate"]["max_length"] = 900
+    recipe["evaluate"]["engine"]["max_model_len"] = 900
+    serve(monkeypatch, tokenizer)
+    stage.sample(dataclasses.replace(context, recipe=build(recipe, "here")))
+    change(recipe, monkeypatch)
+    engine = serve(monkeypatch, tokenizer)
+    said: list[tuple[str, int]] = []
+    monkeypatch.setattr(Reporter, "say", lambda reporter, line: said.append((line, len(engine.submitted))))
+    sampled = stage.sample(dataclasses.replace(context, recipe=build(recipe, "here"), account="changed"))
+    if says is None:
+        assert (engine.submitted, said, sampled["num_tokens_generated"]) == ([], [], 0)
+    else:
+        ((line, submitted),) = said
+        assert line.startswith("sample: a new sampling run ")
+        assert says in line
+        assert submitted == 0, "before it starts"
+        assert len(engine.submitted) == 12
+
+
+def test_samples_that_were_cut_off_never_train_and_are_told(
+    context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
+    engine = serve(monkeypatch, tokenizer)
+    solves = engine._answer
+    assert solves is not None
+    engine._answer = lambda request: solves(request)._replace(finish_reason="length" if request.seed % 2 else "stop")
+    said: list[str] = []
+    monkeypatch.setattr(Reporter, "say", lambda reporter, line: said.append(line))
+    sampled = stage.sample(context)
+    rows = read_jsonl(context.run_dir / "samples.jsonl")
+    cut = [row for row in rows if row["seed"] % 2]
+    assert 0 < len(cut) == sampled["samples_unfinished"] < len(rows) == 12
+    assert any(row["seed"] % 3 for row in cut), "some of them state the right answer"
+    assert not any(row["verdict"]["correct"] for row in cut)
+    assert said == [
+        f"sample: {len(cut)} of 12 samples ({len(cut) / 12:.0%}) were cut off at max_tokens and teach nothing; raise "
+        "teacher.sampling.max_tokens"
+    ]
+    curated = stage.curate(context)
+    trained = {(row["problem_id"], row["sample_index"]) for row in read_jsonl(context.run_dir / "train.jsonl")}
+    assert len(trained) == curated["kept"] > 0
+    assert not trained & {(row["problem_id"], row["sample_index"]) for row in cut}
+
+
 @pytest.mark.parametrize(
     "method",
     [

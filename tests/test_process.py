@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from fcot_lite import process
-from fcot_lite.errors import EngineError
+from fcot_lite.errors import EngineError, FcotError, ResourceError
 from fcot_lite.files import read_json, write_json
 from fcot_lite.progress import Display
 
@@ -171,7 +171,15 @@ def test_last_words_of_this_attempt_only(tmp_path: Path) -> None:
     assert process.last_words(log, log.stat().st_size) == ""
 
 
-def test_a_vague_fault_is_followed_by_its_cause(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cause", "kind"),
+    [
+        ("ValueError: no such kernel", EngineError),
+        ("ValueError: No available memory for the cache blocks. Try increasing it", ResourceError),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB", ResourceError),
+    ],
+)
+def test_a_vague_fault_is_followed_by_its_cause(tmp_path: Path, cause: str, kind: type[FcotError]) -> None:
     class NoMeter:
         def save_sometimes(self) -> None: ...
 
@@ -179,16 +187,18 @@ def test_a_vague_fault_is_followed_by_its_cause(tmp_path: Path) -> None:
 
     stage = (
         "import json, os, sys\n"
-        f"print({VLLM!r} + 'ValueError: 9 GiB are needed')\n"
+        f"print({VLLM!r} + {cause!r})\n"
         "message = {'error': 'vLLM could not start: Engine core initialization failed. See root cause above.'}\n"
         "os.write(int(os.environ['FCOT_PROGRESS_FD']), json.dumps(message).encode() + b'\\n')\n"
         "sys.exit(5)\n"
     )
-    with pytest.raises(EngineError) as raised, Display() as display:
+    with pytest.raises(FcotError) as raised, Display() as display:
         process.run_stage(
             *("sample", [sys.executable, "-c", stage], tmp_path / "log", tmp_path / "record", {}, display),
             lambda pid: NoMeter(),
         )
-    assert "the engine's own process says: ValueError: 9 GiB are needed" in str(raised.value)
+    assert type(raised.value) is kind
+    assert f"the engine's own process says: {cause}" in str(raised.value)
+    assert ("lower engine.max_num_seqs" in str(raised.value)) == (kind is ResourceError)
     assert str(tmp_path / "log") in str(raised.value)
     assert not (tmp_path / "record").exists()

@@ -31,6 +31,7 @@ AFTER = {"accuracy": 0.5, "ci95": [0.2, 0.8], "n": 8, "correct": 4, "wrong": 4, 
 OUTCOMES: dict[str, dict[str, Any]] = {
     "sample": {
         "model": "starter:teacher-0.5b", "samples": 16, "samples_new": 10, "samples_reused": 6, "pass_rate": 0.625,
+        "samples_unfinished": 0,
         "pass_rate_ci95": [0.4, 0.8], "coverage": 0.75, "num_tokens": 12_345, "num_tokens_cancelled": 17,
         "tokens_per_accepted": 1234.5, "tokens_per_second": 700.0, "outputs": {},
     },
@@ -61,8 +62,8 @@ def test_the_contract_of_result_json() -> None:
     assert value["schema_version"] == 1
     assert (value["task"], value["seed"]) == ("chain_arithmetic", 3)
     assert value["teacher"].keys() >= {
-        "model", "samples", "samples_new", "samples_reused", "pass_rate", "coverage", "num_tokens",
-        "num_tokens_cancelled", "tokens_per_accepted",
+        "model", "samples", "samples_new", "samples_reused", "samples_unfinished", "pass_rate", "coverage",
+        "num_tokens", "num_tokens_cancelled", "tokens_per_accepted",
     }  # fmt: skip
     kept = {"kept": 9, "dropped": {"wrong": 6, "duplicate": 1}}
     assert value["curation"] == {**kept, "input": None, "contamination": None}  # as an earlier version curated
@@ -241,3 +242,11 @@ def test_the_report_says_what_train_shares_with_test() -> None:
         "train questions that stand in test: 3 of 1,000; "
         "that share 13 words in a row with one of 30 (of 500): 40, such as a/train/3 with a/test/4"
     )
+
+
+@pytest.mark.parametrize("num", [0, 2, None])
+def test_samples_that_were_cut_off_come_with_the_fix(num: int | None) -> None:
+    value = made(sample={"samples_unfinished": num})
+    line = "2 of 16 samples (12%) were cut off at max_tokens and teach nothing; raise teacher.sampling.max_tokens"
+    assert (f"sampling: {line}" in notes(value)) == (num == 2)
+    assert (line in markdown(value)) == (num == 2)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from test_cli import fcot
 
 from fcot_lite import answers, samples
-from fcot_lite.errors import DataError, ResourceError
+from fcot_lite.errors import INTERRUPTED, DataError, ResourceError
 from fcot_lite.recipe import STORE
 from fcot_lite.records import Sample, Verdict
 from fcot_lite.store import SampleKey, SampleStore, Use, VerdictKey
@@ -528,7 +528,7 @@ def test_a_full_disk_keeps_the_old_export(store: Path, tmp_path: Path, suffix: s
     out.write_text("the old one")
     done = limited("export", store, out)
     assert done.returncode == 4, done.stderr
-    assert "make room" in done.stderr
+    assert f"{out}: the disk is full" in done.stderr
     assert done.stderr.count("\n") == 1
     assert [(file.name, file.read_text()) for file in out.parent.iterdir()] == [(out.name, "the old one")]
 
@@ -540,7 +540,7 @@ def test_a_full_disk_imports_nothing(store: Path, other: Path, tmp_path: Path) -
     before = content(other)
     done = limited("import", tmp_path / "x.jsonl", other)
     assert done.returncode == 4, done.stderr
-    assert "free disk space" in done.stderr
+    assert "the disk is full" in done.stderr
     assert content(other) == before
     samples.restore(tmp_path / "x.jsonl", other)
     assert set(content(store)) | set(before) == set(content(other))
@@ -569,3 +569,35 @@ def test_kill_9_in_an_import_imports_nothing(store: Path, other: Path, tmp_path:
         assert content(other) == before
     samples.restore(tmp_path / "x.jsonl", other)
     assert set(content(store)) | set(before) == set(content(other))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_ctrl_c_in_an_export_or_an_import_leaves_all_as_it_was(
+    store: Path, other: Path, tmp_path: Path, suffix: str, number: int
+) -> None:
+    fill(store)
+    fill(other, "u")
+    before, out = content(other), tmp_path / f"x.{suffix}"
+    samples.export(store, out)
+    whole = out.read_bytes()
+    stops = (  # itself, at the third row
+        "import os, sys\nfrom fcot_lite import cli, samples\n"
+        "checked, count = samples.Row.line, 0\n"
+        "def line(row):\n"
+        "    global count\n"
+        "    count += 1\n"
+        f"    if count == 3: os.kill(os.getpid(), {int(number)})\n"
+        "    return checked(row)\n"
+        "samples.Row.line = line\ncli.main()\n"
+    )
+    for what, folder in (("export", store.parent), ("import", other.parent)):
+        command = [sys.executable, "-c", stops, "samples", what, str(out), "--runs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == INTERRUPTED, done.stderr
+        assert done.stderr == "fcot: interrupted; run the same command again to go on\n"
+    assert out.read_bytes() == whole
+    assert not list(tmp_path.glob(".*tmp"))
+    assert content(other) == before
+    samples.restore(out, other)

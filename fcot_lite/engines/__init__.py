@@ -42,7 +42,8 @@ class Engine(Protocol):
         pending."""
 
     def cancel(self, keys: Sequence[str]) -> None:
-        """Drops these requests: a cancelled key never comes back; its tokens stay in `num_tokens_generated`."""
+        """Drops these requests: a cancelled key never comes back; its tokens stay in `num_tokens_generated`. A key that
+        was never submitted is none to it."""
 
     def num_tokens_generated(self) -> int:
         """All tokens generated since the start, those of cancelled requests included."""

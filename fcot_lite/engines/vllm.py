@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from fcot_lite.engines import Completion, Request
-from fcot_lite.errors import EngineError
+from fcot_lite.engines.memory import LOWER_MEMORY, ran_out_of_memory
+from fcot_lite.errors import EngineError, FcotError, ResourceError
 from fcot_lite.machine import Machine
 from fcot_lite.recipe import EngineBlock
 from fcot_lite.records import FinishReason
@@ -111,7 +112,7 @@ class VllmEngine:
         try:
             self._llm = vllm.LLM(**arguments)
         except (RuntimeError, ValueError, TypeError, OSError) as error:
-            raise EngineError(f"vLLM could not start {model}: {error}") from error
+            raise _fault(f"vLLM could not start {model}", error) from error
         self._engine = self._llm.llm_engine
         self._finished: list[Completion] = []  # by the step during which an interrupt came
 
@@ -121,16 +122,17 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         prompts = [TokensPrompt(prompt_token_ids=list(request.prompt_token_ids)) for request in requests]
-        for request, prompt in zip(requests, self._llm._preprocess_cmpl(prompts), strict=True):
-            parameters = SamplingParams(
-                **request.sampling.model_dump(exclude={"seed"}),
-                n=1,
-                seed=request.seed,
-                stop_token_ids=list(request.stop_token_ids),
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            lora = self._adapter if request.use_adapter else None
-            self._engine.add_request(request.key, prompt, parameters, lora_request=lora)
+        with undisturbed():
+            for request, prompt in zip(requests, self._llm._preprocess_cmpl(prompts), strict=True):
+                parameters = SamplingParams(
+                    **request.sampling.model_dump(exclude={"seed"}),
+                    n=1,
+                    seed=request.seed,
+                    stop_token_ids=list(request.stop_token_ids),
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                )
+                lora = self._adapter if request.use_adapter else None
+                self._engine.add_request(request.key, prompt, parameters, lora_request=lora)
 
     def poll(self, timeout: float) -> list[Completion]:
         start = time.monotonic()
@@ -139,16 +141,17 @@ class VllmEngine:
             if time.monotonic() - start >= (min(timeout, SECONDS_TO_GATHER) if self._finished else timeout):
                 break
             try:
-                with _undisturbed():
+                with undisturbed():
                     self._finished += [_completion(output) for output in self._engine.step() if output.finished]
             except RuntimeError as error:  # EngineDeadError is one
-                raise EngineError(f"vLLM's engine died: {error}") from error
+                raise _fault("vLLM's engine died", error) from error
         finished, self._finished = self._finished, []
         return finished
 
     def cancel(self, keys: Sequence[str]) -> None:
-        self._engine.abort_request(list(keys))
-        self._finished = [completion for completion in self._finished if completion.key not in keys]
+        with undisturbed():
+            self._engine.abort_request(list(keys))
+            self._finished = [completion for completion in self._finished if completion.key not in keys]
 
     def num_tokens_generated(self) -> int:
         return sum(int(m.value) for m in self._engine.get_metrics() if m.name == "vllm:generation_tokens")
@@ -194,10 +197,16 @@ def _apply_min_p(processor: Any, logits: Any) -> Any:
     return logits
 
 
+def _fault(what: str, error: Exception) -> FcotError:
+    if ran_out_of_memory(str(error)):
+        return ResourceError(f"{what}: {error}\n  {LOWER_MEMORY}")
+    return EngineError(f"{what}: {error}")
+
+
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Holds Ctrl-C and SIGTERM back until the block is done: a step of an engine in this process that is cut in two
-    leaves it unable to cancel what is under way."""
+def undisturbed() -> Iterator[None]:
+    """Holds Ctrl-C and SIGTERM back until the block is done: an engine in this process whose step, or the message to
+    whose process, is cut in two is unable to cancel what is under way."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

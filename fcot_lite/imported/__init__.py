@@ -104,6 +104,7 @@ def sample(
         "samples": total,
         "samples_new": new,
         "samples_reused": total - new,
+        "samples_unfinished": tally.unfinished,
         "pass_rate": accepted / total,
         "pass_rate_ci95": list(stats.clustered_wilson(by_problem)),
         "graded": judge.counts,
@@ -124,10 +125,12 @@ class Tally:
 
     by_problem: dict[str, tuple[int, int]] = field(default_factory=dict)
     num_tokens: int | None = 0
+    unfinished: int = 0
 
     def add(self, one: Sample, verdict: Verdict) -> None:
         right, total = self.by_problem.get(one.problem_id, (0, 0))
         self.by_problem[one.problem_id] = right + accepted(one.finish_reason, verdict), total + 1
+        self.unfinished += one.finish_reason == "length"
         if one.num_tokens == 0 or self.num_tokens is None:
             self.num_tokens = None
         else:
