@@ -133,7 +133,7 @@ def funnel(curation: Mapping[str, Any]) -> Table:
     for heading in ("", "dropped", "left"):
         table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
     left = curation["kept"] + sum(curation["dropped"].values())
-    table.add_row("drawn", "", _count(left))
+    table.add_row("input", "", _count(left))
     for reason, count in curation["dropped"].items():
         left -= count
         table.add_row(reason, _count(count), _count(left))

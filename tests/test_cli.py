@@ -271,7 +271,7 @@ def test_curate_prints_the_funnel(
     assert [line.split() for line in out.splitlines() if line.strip()][:6] == [
         ["dropped", "left"],
         ["─" * len(line.strip()) for line in out.splitlines() if "─" in line],
-        ["drawn", "9"],
+        ["input", "9"],
         ["wrong", "2", "7"],
         ["duplicate", "1", "6"],
         ["kept", "6"],

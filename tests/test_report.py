@@ -227,7 +227,7 @@ def test_the_funnel_of_curation() -> None:
     curation = {"input": 20, "kept": 9, "dropped": {"unfinished": 4, "wrong": 6, "[red]": 1}}
     columns = [list(column.cells) for column in funnel(curation).columns]
     assert list(zip(*columns, strict=True)) == [
-        ("drawn", "", "20"),
+        ("input", "", "20"),
         ("unfinished", "4", "16"),
         ("wrong", "6", "10"),
         ("[red]", "1", "9"),
