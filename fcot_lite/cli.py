@@ -242,6 +242,40 @@ def doctor(
 
 
 @app.command()
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    device: Annotated[
+        str | None, typer.Option(help="plan for this: cpu, rtx4090, a100-40, …; else this machine")
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON in place of the tables")] = False,
+) -> None:
+    """Memory, time and money of a recipe on a device, and what to change where it does not fit. Loads nothing."""
+
+    def show() -> None:
+        from fcot_lite import devices, rates
+        from fcot_lite.meter import available_memory_gib
+        from fcot_lite.plan import notes, plan, tables
+        from fcot_lite.recipe import load
+
+        machine = devices.machine(device)
+        made = plan(
+            load(recipe, overrides or (), machine.device), machine, available_memory_gib(), rates.finished(runs)
+        )
+        if as_json:
+            print(json.dumps(made, indent=2))
+            return
+        console = _console(width=140)
+        for table in tables(made):
+            console.print(table)
+        for note in notes(made):
+            console.print(note, soft_wrap=True)
+
+    _guarded(show)
+
+
+@app.command()
 def grade(
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl", help='rows {"target", "text"}; - reads stdin')],
     task: Annotated[str | None, typer.Option(metavar="NAME", help="a task, for its kind of answer")] = None,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fcot_lite import models, plan, preflight, tasks, training_preflight
+from fcot_lite import advice, memory, models, preflight, tasks, training_preflight
 from fcot_lite.answers import final_sentence
 from fcot_lite.engines.vllm import engine_arguments
 from fcot_lite.errors import DataError, FcotError, RecipeError, ResourceError
@@ -85,7 +85,7 @@ def examine(recipe: Recipe | None, machine: Machine, runs: Path) -> Examined:
             data_check,
             *rationales(recipe),
             *(check for check, _ in found.values()),
-            *rough_need(recipe, here, machine, available_memory_gib()),
+            *memory_checks(recipe, here, machine, available_memory_gib()),
             *prompts(recipe, here, problems),
             *trained,
         ]
@@ -183,7 +183,7 @@ def model(name: str, hub_fault: str | None) -> tuple[Check, Path | None]:
     """The check, and the model's directory where it is here. Raises RecipeError for a name of no kind."""
     title = f"model {name}"
     try:
-        if starter := plan.starter(name):
+        if starter := models.starter(name):
             (path,) = (row.path for row in models.describe() if row.name == name)
             if path is not None:
                 return Check(title, "ok", str(path)), path
@@ -202,7 +202,7 @@ def model(name: str, hub_fault: str | None) -> tuple[Check, Path | None]:
         except (LocalEntryNotFoundError, HFValidationError, DataError) as error:  # not there, or a part of it
             reason = str(error).splitlines()[0] if isinstance(error, DataError) else "not in the hub's cache"
         if hub_fault is None:
-            guess = plan.weights(name, None)
+            guess = memory.weights(name, None)
             about = f", about {guess.num_bytes / 1e9:.1f} GB by its name" if guess else ""
             return Check(title, "warn", f"to be fetched from the hub{about}", "the run fetches it"), None
         fix = "fetch it where there is a network, and set the recipe's model to the directory"
@@ -226,45 +226,28 @@ def rationales(recipe: Recipe) -> list[Check]:
 # ---- the recipe on this machine ----------------------------------------------------------------------------------
 
 
-def rough_need(recipe: Recipe, found: Folders, machine: Machine, available_gib: float) -> list[Check]:
-    """A line for each stage that loads a model: what it takes against what there is."""
-    teacher, student, evaluate = recipe.teacher, recipe.student, recipe.evaluate
-
-    def card(engine: EngineBlock | None) -> float:
-        if machine.gpu_memory_gib is None:
-            return available_gib
-        share = engine_arguments("", engine, machine)["gpu_memory_utilization"] if engine else 1.0
-        return float(share * machine.gpu_memory_gib)
-
-    forms = {name: plan.shape(folder) for name, folder in found.items()}
-    sizes = {name: plan.weights(name, folder) for name, folder in found.items()}
-    lever = "engine.max_model_len" if machine.device == "cuda" else "engine.kv_cache_memory_bytes"
-    stages: list[tuple[str, str, EngineBlock | None, str]] = [
-        *(
-            [("sample", teacher.model, teacher.engine, f"a smaller or AWQ teacher, or less teacher.{lever}")]
-            if isinstance(teacher, TeacherBlock)
-            else []
-        ),
-        ("train", student.model, None, "method: qlora, a smaller student, or less sft.per_device_train_batch_size"),
-        ("evaluate", student.model, evaluate.engine, f"a smaller student, or less evaluate.{lever}"),
-    ]
+def memory_checks(recipe: Recipe, found: Folders, machine: Machine, available_gib: float) -> list[Check]:
+    """A line for each stage that loads a model: what it takes, as `fcot plan` says, against what there is."""
     checks = []
-    for stage, name, engine, fix in stages:
-        size, title = sizes[name], f"memory to {stage}"
-        if size is None:
+    for stage in advice.stages(recipe):
+        name, title = advice.served(recipe, stage)[0], f"memory to {stage}"
+        need, least = advice.need(recipe, stage, machine, found), ""
+        if need is None and stage == "train" and (size := memory.weights(name, found[name])) is not None:
+            need, least = memory.least_to_train(size, recipe.student.method), "at least "
+        if need is None:
             checks.append(Check(title, "warn", f"unknown: neither files nor name of {name} tell", "look at its page"))
             continue
-        if engine is None:
-            need = plan.training(size, forms[name], student, recipe.curate.max_length, machine)
-        else:
-            need = plan.sampling(stage, size, forms[name], engine, machine)
         parts = ", ".join(f"{part} {gib:.1f}" for part, gib in need.parts.items())
-        text = f"roughly {need.gib:.1f} of {card(engine):.1f} GiB ({parts}; size from {size.source})"
-        if need.gib > card(engine):
-            checks.append(Check(title, "fail", text, fix))
-        elif forms[name] is None and engine is None:
+        room_gib = advice.room_gib(recipe, stage, machine, available_gib)
+        text = f"{least}{need.gib:.1f} of {room_gib:.1f} GiB ({parts})"
+        if need.gib > room_gib:
+            changes = advice.changes(recipe, stage, machine, available_gib, found)
+            fixes = [f"{' '.join(change.overrides)} ({change.peak_gib:.1f} GiB)" for change in changes]
+            other = "method: qlora, or a smaller student" if stage == "train" else "AWQ weights, or a smaller model"
+            checks.append(Check(title, "fail", text, ", then ".join(fixes) or other))
+        elif least:
             unknown = "adapters and activations are known once the model's config.json is here"
-            checks.append(Check(title, "warn", f"at least {text}", unknown))
+            checks.append(Check(title, "warn", text, unknown))
         else:
             checks.append(Check(title, "ok", text))
     return checks
@@ -350,11 +333,11 @@ def room(found: Folders, runs: Path) -> dict[Path, float]:
     """GiB of disk by folder: what a run leaves, and models by name that are still to be fetched (folder None)."""
     need: dict[Path, float] = {runs: LEAST_DISK_GIB, models.cache_folder(): 0.0}
     for name, folder in found.items():
-        size = plan.weights(name, folder)
-        starter = plan.starter(name)
+        size = memory.weights(name, folder)
+        starter = models.starter(name)
         if size is not None and folder is None and (starter or is_hub_id(name)):
             # A starter's conversion keeps the GGUF file beside the weights.
             most = starter.gguf_bytes + max(starter.gguf_bytes, size.num_bytes) if starter else size.num_bytes
             where = models.cache_folder() if starter else hub_cache()
-            need[where] = need.get(where, 0.0) + most / plan.GIB
+            need[where] = need.get(where, 0.0) + most / memory.GIB
     return need

@@ -151,6 +151,11 @@ STARTERS = {
 }
 
 
+def starter(name: str) -> Starter | None:
+    """None for a directory and a hub id."""
+    return STARTERS.get(name.removeprefix("starter:")) if name.startswith("starter:") else None
+
+
 def resolve(name: str, *, say: Say) -> Path:
     """The directory that holds the model `name`, downloaded or converted where it is not there yet.
 

@@ -1,164 +1,267 @@
-"""What a recipe takes, roughly, before anything is loaded: the memory of each stage and the disk.
+"""`fcot plan`: what a recipe takes on a device, memory, time and money, before anything is loaded or fetched.
 
-Rough: rows as long as the recipe allows, and round constants for the libraries. What is said here, in GiB, beside the
-peak PSS that three runs on two CPU cores measured:
-
-    recipe                      sample       train        evaluate
-    quickstart                  4.4 / 4.3    3.8 / 3.3    3.0 / 2.9
-    cpu, gsm8k                  4.4 / 4.1    4.3 / 3.9    3.0 / 2.7
-    cpu, multiarith, batch 8    4.4 / 4.1    6.6 / 7.0    3.0 / 2.7
-
-On a card nothing here was held against a measurement yet.
+Neither torch nor vLLM is imported and nobody is asked: dimensions come from a table or a config.json at hand, speeds
+from finished runs on the same device or a card's roofline. What is not known is None, and shown as unknown.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fcot_lite.engines.vllm import engine_arguments
-from fcot_lite.files import read_json
+from rich import box
+from rich.table import Table
+
+from fcot_lite import advice, devices, dimensions, memory, rates
+from fcot_lite.advice import Stage
+from fcot_lite.devices import Card
 from fcot_lite.machine import Machine
-from fcot_lite.models import STARTERS, Starter
-from fcot_lite.recipe import EngineBlock, StudentBlock
-from fcot_lite.student import lora_arguments, sft_arguments
+from fcot_lite.memory import GIB
+from fcot_lite.meter import cost_usd
+from fcot_lite.rates import Observed, Rate, Run
+from fcot_lite.recipe import Recipe
+from fcot_lite.report import duration
+from fcot_lite.student import sft_arguments
+from fcot_lite.workload import workload
 
-GIB = 2**30
-LIBRARIES_GIB = 1.5  # torch with vLLM or TRL; on a card the CUDA context, the graphs and the scratch memory
-# The 8h + 2q + 4kv + 4i values a layer keeps for the way back leave out what the adapters keep and what lies idle
-# between tensors: by the three runs above, this much more.
-ACTIVATIONS_MARGIN = 1.3
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """A model's weights. `source` says where `num_bytes` is known from."""
-
-    num_bytes: int
-    source: str
-    bytes_each: float = 2
+SCHEMA_VERSION = 1
+METHODS = ("full", "lora", "qlora")
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A transformer by its config.json. `query` and `key_value` are heads times head_dim."""
+def plan(recipe: Recipe, machine: Machine, available_gib: float, runs: Sequence[Run]) -> dict[str, Any]:
+    """The plan as `fcot plan --json` prints it; docs/plan.md says what each entry means."""
+    card, device = devices.of(machine), rates.device_key(machine)
+    seen = [one for run in runs for one in run.observed]
+    work, price = workload(recipe, runs), recipe.cost.usd_per_hour
+    order = advice.stages(recipe)
 
-    layers: int
-    hidden: int
-    query: int
-    key_value: int
-    inner: int
-    embedding_parameters: int
+    def rate(stage: Stage, of: Recipe = recipe) -> Rate | None:
+        return _rate(of, stage, machine, card, device, available_gib, seen)
 
-    @property
-    def kv_bytes_per_token(self) -> int:
-        return 2 * self.layers * self.key_value * 2
-
-    @property
-    def linear_sizes(self) -> int:
-        """Σ (d_in + d_out) over all linear layers: a LoRA of rank r has r times as many parameters."""
-        attention = 2 * (self.hidden + self.query) + 2 * (self.hidden + self.key_value)
-        return self.layers * (attention + 3 * (self.hidden + self.inner))
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What one stage takes at its peak: GiB by part."""
-
-    stage: str
-    parts: Mapping[str, float]
-
-    @property
-    def gib(self) -> float:
-        return sum(self.parts.values())
-
-
-def starter(name: str) -> Starter | None:
-    """None for a directory and a hub id."""
-    return STARTERS.get(name.removeprefix("starter:")) if name.startswith("starter:") else None
-
-
-def weights(name: str, folder: Path | None) -> Weights | None:
-    """The weights of the model `name`, whose files are in `folder` (None: not here yet); None where nothing tells."""
-    if known := starter(name):
-        return Weights(known.weights_bytes, "the starter's list")
-    if folder is not None:
-        return Weights(sum(file.stat().st_size for file in folder.glob("*.safetensors")), "its files")
-    size = re.search(r"(?<![\w.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", name.rpartition("/")[2].lower())
-    if size is None:
-        return None
-    experts, number, unit = size.groups()
-    parameters = int(experts or 1) * float(number) * (1e9 if unit == "b" else 1e6)
-    if re.search("int8|8bit|w8a8|fp8", name.lower()):
-        bytes_each = 1.0
-    else:  # 4 bits and their scales in the layers, 16 in the embeddings
-        bytes_each = 0.8 if re.search("awq|gptq|4bit|nf4|int4", name.lower()) else 2
-    return Weights(round(parameters * bytes_each), "its name", bytes_each)
-
-
-def shape(folder: Path | None) -> Shape | None:
-    """None where the model is not here, or its config.json does not use the usual names."""
-    if folder is None:
-        return None
-    config: dict[str, Any] = read_json(folder / "config.json")
-    config = config.get("text_config", config)
-    try:
-        hidden, heads = config["hidden_size"], config["num_attention_heads"]
-        head_dim = config.get("head_dim") or hidden // heads
-        matrices = 1 if config.get("tie_word_embeddings") else 2
-        return Shape(
-            layers=config["num_hidden_layers"],
-            hidden=hidden,
-            query=heads * head_dim,
-            key_value=(config.get("num_key_value_heads") or heads) * head_dim,
-            inner=config["intermediate_size"],
-            embedding_parameters=matrices * config["vocab_size"] * hidden,
+    stages = {stage: _stage(work.tokens[stage], rate(stage), price, card) for stage in order}
+    methods = {}
+    for method in METHODS:
+        other = recipe.model_copy(update={"student": recipe.student.model_copy(update={"method": method})})
+        peak = _peak(other, "train", machine, available_gib)
+        seconds = (
+            _stage(work.tokens["train"], rate("train", other), price, card)["wall_seconds"] if peak["fits"] else None
         )
-    except KeyError:
+        methods[method] = {**{key: peak[key] for key in ("peak_gib", "fits")}, "train_wall_seconds": seconds}
+    off = rates.errors(device, seen)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": recipe.name,
+        "device": {
+            "name": machine.gpu_name or device,
+            "memory_gib": available_gib if machine.gpu_memory_gib is None else machine.gpu_memory_gib,
+            **({key: value for key, value in asdict(card).items() if key in _SHOWN_OF_A_CARD} if card else {}),
+        },
+        "teacher": _served(recipe, "sample", machine, available_gib) if "sample" in order else None,
+        "student": _peak(recipe, "train", machine, available_gib),
+        "evaluation": _served(recipe, "evaluate", machine, available_gib),
+        "methods": methods,
+        "questions": dict(work.questions),
+        "samples": work.samples,
+        "training_rows": work.rows,
+        "stages": stages,
+        "wall_seconds": _sum(stage["wall_seconds"] for stage in stages.values()),
+        "cost_usd": _sum(stage["cost_usd"] for stage in stages.values()),
+        "usd_per_hour": price,
+        "energy_kwh": _sum(stage["energy_kwh"] for stage in stages.values()),
+        "changes": [
+            {**asdict(change), "overrides": list(change.overrides)}
+            for stage in order
+            for change in advice.changes(recipe, stage, machine, available_gib)
+        ],
+        "rates": {
+            "runs_on_this_device": len({one.run for one in seen if one.device == device}),
+            "rates_compared": len(off),
+            "median_error": rates.typical_error(off),
+            "worst_error": max(map(abs, off), default=None),
+        },
+        "assumptions": list(work.assumptions),
+    }
+
+
+_SHOWN_OF_A_CARD = ("bandwidth_gb_per_second", "tflops", "watts", "source")
+
+
+def _peak(recipe: Recipe, stage: Stage, machine: Machine, available_gib: float) -> dict[str, Any]:
+    need, room = advice.need(recipe, stage, machine), advice.room_gib(recipe, stage, machine, available_gib)
+    name = advice.served(recipe, stage)[0]
+    found: dict[str, Any] = {"model": name}
+    if stage == "train":
+        found["method"] = recipe.student.method
+    return found | {
+        "peak_gib": need and need.gib,
+        "room_gib": room,
+        "fits": None if need is None else need.gib <= room,
+        "parts_gib": dict(need.parts) if need else {},
+    }
+
+
+def _served(recipe: Recipe, stage: Stage, machine: Machine, available_gib: float) -> dict[str, Any]:
+    """With the cache that vLLM makes of what is left, and how many sequences run in it at once."""
+    found = _peak(recipe, stage, machine, available_gib)
+    name, engine, _ = advice.served(recipe, stage)
+    form, need = dimensions.of(name), advice.need(recipe, stage, machine)
+    cache = memory.cache_gib(need, engine, machine) if need else None
+    room_tokens = None if cache is None or form is None else max(0.0, cache * GIB / form.kv_bytes_per_token)
+    return found | {
+        "kv_cache_gib": cache,
+        "kv_kib_per_token": form and form.kv_bytes_per_token / 1024,
+        "max_num_seqs": engine.max_num_seqs,
+        "full_length_sequences": None if room_tokens is None else int(room_tokens / engine.max_model_len),
+        "average_sequences": None if room_tokens is None else int(_at_once(recipe, stage, room_tokens)),
+    }
+
+
+def _at_once(recipe: Recipe, stage: Stage, room_tokens: float) -> float:
+    _, engine, sampling = advice.served(recipe, stage)
+    return min(engine.max_num_seqs, room_tokens / _context(engine.max_model_len, sampling.max_tokens))
+
+
+def _context(max_model_len: int, max_tokens: int) -> float:
+    """Tokens of one sequence, on average over its life: half of the room for the prompt, a quarter of max_tokens."""
+    return (max_model_len - max_tokens) / 2 + max_tokens / 4
+
+
+def _rate(
+    recipe: Recipe,
+    stage: Stage,
+    machine: Machine,
+    card: Card | None,
+    device: str,
+    available_gib: float,
+    seen: Sequence[Observed],
+) -> Rate | None:
+    name, engine, sampling = advice.served(recipe, stage)
+    form, method = dimensions.of(name), recipe.student.method if stage == "train" else None
+    if form is None:
         return None
+    if (found := rates.measured(stage, form, method, device, seen)) is not None or card is None:
+        return found
+    if stage == "train":
+        checkpointing = sft_arguments(recipe.student.sft, machine, 0, Path())["gradient_checkpointing"]
+        return rates.fine_tuning(form, recipe.student.method, checkpointing, card)
+    size, served = memory.weights(name, None, form), _served(recipe, stage, machine, available_gib)
+    if size is None or not served["average_sequences"]:
+        return None
+    context = _context(engine.max_model_len, sampling.max_tokens)
+    return rates.decoding(form, size.num_bytes, served["average_sequences"], context, card)
 
 
-def sampling(stage: str, model: Weights, form: Shape | None, options: EngineBlock, machine: Machine) -> Need:
-    """vLLM on this model: on a card with the cache of one full-length sequence, less than which it refuses to start."""
-    gib = model.num_bytes / GIB
-    if machine.device == "cpu":
-        cache = engine_arguments("", options, machine)["kv_cache_memory_bytes"] or 0
-        # The weights twice: as they are read, and packed anew for the matrix products.
-        return Need(stage, {"weights, twice": 2 * gib, "KV cache": cache / GIB, "libraries": LIBRARIES_GIB})
-    arguments = engine_arguments("", options, machine)
-    # FP8 from 16-bit weights halves them. A second card takes half of the layers' weights, and half of the cache.
-    cards = arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1)
-    halved = 0.5 if str(arguments.get("quantization", "")).startswith("fp8") and model.bytes_each == 2 else 1.0
-    parts = {"weights": gib * halved / cards, "libraries": LIBRARIES_GIB}
-    if fixed := arguments.get("kv_cache_memory_bytes"):
-        parts["KV cache"] = fixed / GIB
-    elif form is not None:
-        parts["KV cache of one sequence"] = form.kv_bytes_per_token * options.max_model_len / GIB / cards
-    return Need(stage, parts)
+def _stage(tokens: float | None, rate: Rate | None, price: float | None, card: Card | None) -> dict[str, Any]:
+    seconds = None if tokens is None or rate is None else rate.startup_seconds + tokens / rate.tokens_per_second
+    return {
+        "num_tokens": None if tokens is None else round(tokens),
+        "tokens_per_second": rate and rate.tokens_per_second,
+        "startup_seconds": rate and rate.startup_seconds,
+        "wall_seconds": seconds,
+        "cost_usd": None if seconds is None else cost_usd(seconds, price),
+        "energy_kwh": None if seconds is None or card is None else card.watts * seconds / 3.6e6,
+        "basis": rate and rate.basis,
+    }
 
 
-def training(model: Weights, form: Shape | None, student: StudentBlock, max_length: int, machine: Machine) -> Need:
-    """Weights by method, adapters, activations of one micro-batch of rows of `max_length` tokens."""
-    arguments = sft_arguments(student.sft, machine, 0, Path())
-    parameters = model.num_bytes / 2
-    if student.method == "full":
-        parts = {"weights, gradients, Adam in float32": 16 * parameters / GIB}
-    elif student.method == "lora":
-        parts = {"weights": model.num_bytes / GIB}
-    else:
-        embedded = form.embedding_parameters if form else 0.2 * parameters
-        # NF4 with double quantisation: 4.127 bits a parameter (arXiv 2305.14314). The embeddings stay in 16 bits.
-        parts = {"weights in NF4": (0.516 * max(parameters - embedded, 0) + 2 * embedded) / GIB}
-    if form is not None:
-        if student.method != "full":
-            rank = lora_arguments(student.lora)["r"]
-            parts["adapters"] = 16 * rank * form.linear_sizes / GIB  # float32: value, gradient, two moments of Adam
-        tokens = arguments.get("per_device_train_batch_size", 8) * max_length
-        layer = 2 * tokens * (8 * form.hidden + 2 * form.query + 4 * form.key_value + 4 * form.inner)
-        if arguments["gradient_checkpointing"]:
-            kept = layer + 2 * form.layers * form.hidden * tokens
-        else:
-            kept = layer * form.layers
-        parts["activations"] = ACTIVATIONS_MARGIN * kept / GIB
-    return Need("train", parts | {"libraries": LIBRARIES_GIB})
+def _sum(numbers: Iterable[float | None]) -> float | None:
+    """None where one of them is: a sum of what happens to be known would look like the whole."""
+    known = list(numbers)
+    return None if None in known else sum(number for number in known if number is not None)
+
+
+# ---- shown -------------------------------------------------------------------------------------------------------
+
+
+_SIDES = {"sample": "teacher", "train": "student", "evaluate": "evaluation"}  # of each stage
+
+
+def tables(plan: Mapping[str, Any]) -> list[Table]:
+    """Memory by stage, the three methods side by side, time and money by stage."""
+    device = plan["device"]
+    peaks = _table(f"{plan['name']} on {device['name']}, {device['memory_gib']:.1f} GiB", "", "peak", "of", "", "parts")
+    for title in _SIDES.values():
+        if (found := plan[title]) is not None:
+            parts = ", ".join(f"{part} {gib:.2f}" for part, gib in found["parts_gib"].items())
+            unknown = f"the dimensions of {found['model']} are not known here"
+            peaks.add_row(
+                title, _gib(found["peak_gib"]), _gib(found["room_gib"]), _fits(found["fits"]), parts or unknown
+            )
+    methods = _table(None, "method", "peak", "", "training time")
+    for method, found in plan["methods"].items():
+        chosen = "→ " if method == plan["student"]["method"] else "  "
+        methods.add_row(
+            chosen + method, _gib(found["peak_gib"]), _fits(found["fits"]), _time(found["train_wall_seconds"])
+        )
+    stages = _table(None, "stage", "tokens", "tokens/s", "time", "cost", "basis")
+    for name, stage in plan["stages"].items():
+        stages.add_row(
+            name, _count(stage["num_tokens"]), _count(stage["tokens_per_second"]), _time(stage["wall_seconds"]),
+            _usd(stage["cost_usd"]), stage["basis"] or _no_basis(plan[_SIDES[name]]),
+        )  # fmt: skip
+    stages.add_row("all", "", "", _time(plan["wall_seconds"]), _usd(plan["cost_usd"]), _price(plan))
+    return [peaks, methods, stages]
+
+
+def notes(plan: Mapping[str, Any]) -> list[str]:
+    """The lines under the tables: concurrency, what to change, what all of it rests on."""
+    lines = []
+    for title in ("teacher", "evaluation"):
+        if (found := plan[title]) is not None and found["average_sequences"] is not None and found["kv_cache_gib"] > 0:
+            lines.append(
+                f"{title}: {found['kv_cache_gib']:.1f} GiB of KV cache, {found['kv_kib_per_token']:.0f} KiB a token: "
+                f"{found['average_sequences']} sequences at once of max_num_seqs {found['max_num_seqs']}, "
+                f"{found['full_length_sequences']} of full length"
+            )
+    for change in plan["changes"]:
+        outcome = "fits" if change["fits"] else "not enough alone"
+        lines.append(f"to {change['stage']}: {' '.join(change['overrides'])} → {change['peak_gib']:.1f} GiB, {outcome}")
+    seen = plan["rates"]
+    if seen["median_error"] is not None:
+        lines.append(
+            f"rates: each of {seen['rates_compared']} measured ones, told from the other runs, was off by "
+            f"{seen['median_error']:.0%} (median), {seen['worst_error']:.0%} (worst)"
+        )
+    elif plan["wall_seconds"] is not None:
+        lines.append("rates: their error is unknown, for there are not two finished runs on this device to compare")
+    return lines + [f"assumed: {assumption}" for assumption in plan["assumptions"]]
+
+
+def _table(title: str | None, *headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title)
+    for n, heading in enumerate(headings):
+        last = heading in ("parts", "basis")
+        table.add_column(heading, justify="left" if n == 0 or last else "right", no_wrap=not last)
+    return table
+
+
+def _no_basis(side: Mapping[str, Any]) -> str:
+    if side["fits"] is None:
+        return "the model's dimensions are not known"
+    return "no finished run on this device to tell" if side["fits"] else "does not fit"
+
+
+def _fits(fits: bool | None) -> str:
+    return {True: "fits", False: "too large", None: "unknown"}[fits]
+
+
+def _gib(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1f} GiB"
+
+
+def _count(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.0f}"
+
+
+def _time(seconds: float | None) -> str:
+    return "unknown" if seconds is None else duration(seconds) if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _usd(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f} USD"
+
+
+def _price(plan: Mapping[str, Any]) -> str:
+    price, energy = plan["usd_per_hour"], plan["energy_kwh"]
+    told = "no price given (cost.usd_per_hour)" if price is None else f"at {price:g} USD per hour"
+    return told + ("" if energy is None else f", {energy:.2f} kWh at the card's full power")

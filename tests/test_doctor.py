@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
-from fcot_lite import doctor, models, plan, preflight, tasks
+from fcot_lite import doctor, memory, models, preflight, tasks
 from fcot_lite.doctor import Check, exit_code
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.machine import Machine, detect
@@ -291,72 +291,6 @@ def test_a_snapshot_in_the_hub_s_cache(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("name", "gigabytes"),
-    [
-        ("Qwen/Qwen2.5-7B-Instruct", 14),
-        ("Qwen/Qwen2.5-0.5B-Instruct", 1),
-        ("google/gemma-3-1b-it", 2),
-        ("HuggingFaceTB/SmolLM2-135M-Instruct", 0.27),
-        ("Qwen/Qwen2.5-7B-Instruct-AWQ", 5.6),
-        ("unsloth/Llama-3.2-3B-Instruct-bnb-4bit", 2.4),
-        ("Qwen/Qwen3-30B-A3B", 60),
-        ("mistralai/Mixtral-8x7B-v0.1", 112),
-        ("meta-llama/Llama-3.2-1B", 2),
-        ("starter:smollm2-135m-instruct", 0.2726),
-        ("microsoft/Phi-3.5-mini-instruct", None),
-        ("7B/model", None),
-        ("org/model-4bit", None),
-    ],
-)
-def test_the_size_in_a_name(name: str, gigabytes: float | None) -> None:
-    weights = plan.weights(name, None)
-    assert (weights and weights.num_bytes / 1e9) == (gigabytes and pytest.approx(gigabytes))
-
-
-QWEN_7B = plan.Shape(28, 3584, 3584, 512, 18944, 2 * 152064 * 3584)  # its config.json
-BYTES_7B = 15_231_233_024
-
-
-def test_the_formulas_against_published_figures() -> None:
-    assert QWEN_7B.kv_bytes_per_token == 56 * 1024
-    assert 16 * QWEN_7B.linear_sizes == pytest.approx(40.37e6, rel=0.001)  # LoRA parameters at rank 16
-
-
-def test_the_need_by_method() -> None:
-    gib = {}
-    for method in ("qlora", "lora", "full"):
-        student = recipe(f"student.method={method}").student
-        gib[method] = plan.training(plan.Weights(BYTES_7B, ""), QWEN_7B, student, 512, AMPERE).gib
-    assert gib["qlora"] < 10 < gib["lora"] - 5 < gib["full"] - 80
-    student = recipe("student.sft.per_device_train_batch_size=16", "student.sft.gradient_checkpointing=false").student
-    assert plan.training(plan.Weights(BYTES_7B, ""), QWEN_7B, student, 512, AMPERE).gib > gib["qlora"] + 40
-
-
-@pytest.mark.parametrize(
-    ("name", "engine", "gib"),
-    [
-        ("Qwen/Qwen2.5-14B-Instruct", [], 26.1),
-        ("Qwen/Qwen2.5-14B-Instruct", ["tensor_parallel_size=2"], 13.0),
-        ("Qwen/Qwen2.5-14B-Instruct", ["quantization=fp8"], 13.0),
-        ("Qwen/Qwen2.5-14B-Instruct-GPTQ-Int8", [], 13.0),
-        ("Qwen/Qwen2.5-14B-Instruct-AWQ", ["quantization=awq"], 10.4),
-    ],
-)
-def test_the_weights_as_they_lie_on_one_card(name: str, engine: list[str], gib: float) -> None:
-    made = recipe(*(f"teacher.engine.{option}" for option in engine), "teacher.engine.kv_cache_memory_bytes=null")
-    weights = plan.weights(name, None)
-    assert weights is not None
-    need = plan.sampling("sample", weights, None, made.teacher.engine, AMPERE)
-    assert need.parts["weights"] == pytest.approx(gib, abs=0.1)
-
-
-def test_a_cache_that_the_recipe_fixes_counts_on_a_card() -> None:
-    made = recipe("teacher.engine.kv_cache_memory_bytes=20_000_000_000")
-    need = plan.sampling("sample", plan.Weights(BYTES_7B, ""), QWEN_7B, made.teacher.engine, AMPERE)
-    assert need.parts["KV cache"] == pytest.approx(18.6, abs=0.1)
-
-
-@pytest.mark.parametrize(
     ("use", "share", "state", "says"),
     [
         ((23.5, []), 0.9, "ok", "23.5 of 24.0 GiB are free"),
@@ -371,40 +305,30 @@ def test_a_card_that_others_use(use: Any, share: float, state: str, says: str) -
     assert says in check.found
 
 
-def test_a_shape_is_read_from_config_json(tmp_path: Path) -> None:
-    config = {"hidden_size": 896, "num_attention_heads": 14, "num_key_value_heads": 2, "num_hidden_layers": 24}
-    config |= {"intermediate_size": 4864, "vocab_size": 151936, "tie_word_embeddings": True}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    shape = plan.shape(tmp_path)
-    assert shape == plan.Shape(24, 896, 896, 128, 4864, 151936 * 896)
-    (tmp_path / "config.json").write_text(json.dumps({"text_config": config}))
-    assert plan.shape(tmp_path) == shape
-    (tmp_path / "config.json").write_text(json.dumps({"n_embd": 768}))
-    assert plan.shape(tmp_path) is None
-    (tmp_path / "model.safetensors").write_bytes(b"x" * 1000)
-    assert plan.weights("anything", tmp_path) == plan.Weights(1000, "its files")
-
-
 def need(machine: Machine, available_gib: float, *overrides: str) -> dict[str, Check]:
     made = recipe(*overrides)
     here = {made.teacher.model: None, made.student.model: None}
-    return {check.name: check for check in doctor.rough_need(made, here, machine, available_gib)}
+    return {check.name: check for check in doctor.memory_checks(made, here, machine, available_gib)}
 
 
 def test_a_machine_that_is_too_small() -> None:
     enough = need(CPU, 3.0)
-    assert [enough[f"memory to {stage}"].state for stage in ("sample", "train", "evaluate")] == ["ok", "warn", "ok"]
-    assert enough["memory to train"].found.startswith("at least "), "what the activations take is not known yet"
-    small = need(CPU, 2.1)
-    assert small["memory to sample"].state == "fail"
-    assert "roughly 2.3 of 2.1 GiB" in small["memory to sample"].found
-    assert "teacher.engine.kv_cache_memory_bytes" in small["memory to sample"].fix
+    assert [enough[f"memory to {stage}"].state for stage in ("sample", "train", "evaluate")] == ["ok", "ok", "ok"]
+    small = need(CPU, 2.1)["memory to sample"]
+    assert small.state == "fail"
+    assert small.found.startswith("2.3 of 2.1 GiB (weights, twice 0.5")
+    assert small.fix == "teacher.engine.kv_cache_memory_bytes=67108864 (2.1 GiB)"
     assert need(CPU, 2.1, "teacher.engine.kv_cache_memory_bytes=1")["memory to sample"].state == "ok"
-    seven = need(TURING, 99.0, "teacher.model=org/m-7B")
-    assert (seven["memory to sample"].state, seven["memory to train"].state) == ("fail", "warn")
-    assert "of 13.5 GiB" in seven["memory to sample"].found, "of the card, not of the machine"
-    assert "AWQ" in seven["memory to sample"].fix
+    seven = need(TURING, 99.0, "teacher.model=org/m-7B")["memory to sample"]
+    assert seven.state == "fail"
+    assert "of 13.5 GiB" in seven.found, "of the card, not of the machine"
+    assert "AWQ" in seven.fix
     assert need(TURING, 99.0, "teacher.model=org/m-7B-AWQ")["memory to sample"].state == "ok"
+
+
+def test_a_model_whose_dimensions_are_not_known() -> None:
+    least = need(AMPERE, 99.0, "student.model=org/m-3B", "student.method=lora")["memory to train"]
+    assert (least.state, least.found) == ("warn", "at least 5.6 of 24.0 GiB (weights 5.6)")
     full = need(AMPERE, 99.0, "student.model=org/m-3B", "student.method=full")["memory to train"]
     assert (full.state, "qlora" in full.fix) == ("fail", True)
     assert need(CPU, 99.0, "teacher.model=org/mystery")["memory to sample"].state == "warn"
@@ -414,8 +338,8 @@ def test_the_disk_that_models_still_take() -> None:
     names = ("starter:smollm2-135m-instruct", "org/m-7B", "./m-7B", "org/mystery")
     room = doctor.room(dict.fromkeys(names), Path("runs"))
     assert room[Path("runs")] >= 2
-    assert room[models.cache_folder()] * plan.GIB == pytest.approx(98_362_432 + 272_600_000)
-    assert room[doctor.hub_cache()] * plan.GIB == pytest.approx(14e9)
+    assert room[models.cache_folder()] * memory.GIB == pytest.approx(98_362_432 + 272_600_000)
+    assert room[doctor.hub_cache()] * memory.GIB == pytest.approx(14e9)
     assert doctor.room({"org/m-7B": Path("/here")}, Path("runs"))[models.cache_folder()] == 0
 
 
