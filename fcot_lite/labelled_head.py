@@ -18,7 +18,7 @@ TRL_VERSION = "1.16.0"  # whose `SFTTrainer.compute_loss` and `FusedCausalLMOutp
 
 # The types whose logits are `lm_head(backbone(...))` and nothing more: no soft cap, scale or router loss.
 # tests/test_labelled_head.py holds each of them against TRL's own head; another type joins by joining the test.
-MODEL_TYPES = ("gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3")
+MODEL_TYPES = ("gemma", "gemma3_text", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3")
 
 # Two sizes of bites. Each matrix product reads the whole head, so it takes many rows; the passes over their logits
 # stay in the cache with few. 704 rows of 49,152 logits (forward and gradient, two AVX512-BF16 cores): 170 ms so, of
@@ -36,6 +36,8 @@ def why_not(model: Any) -> str | None:
         return f"on {model.device.type} TRL scores only the labelled positions by itself"
     if model.config.model_type not in MODEL_TYPES:
         return f"the labelled-only head is tested with {', '.join(MODEL_TYPES)}, not with {model.config.model_type}"
+    if getattr(model.config, "final_logit_softcapping", None):
+        return "the model caps its logits"
     if model.get_output_embeddings().bias is not None:
         return "the head has a bias"
     return None

@@ -122,7 +122,10 @@ ENGINE = _table("""
         otlp_traces_endpoint quantization reasoning_parser_plugin revision safetensors_load_strategy
         show_hidden_metrics_for_version spec_method spec_model tokenizer tokenizer_revision
 """)
-TABLES = {"lora": LORA, "sft": SFT, "engine": ENGINE}
+# Of peft.optimizers.create_loraplus_optimizer. It stands with the adapter's options because it is PEFT's and says how
+# fast B learns beside A; SFTConfig has no such field, and without an adapter there is neither.
+LORAPLUS = {"loraplus_lr_ratio": "float"}
+TABLES = {"lora": LORA | LORAPLUS, "sft": SFT, "engine": ENGINE}
 CLASSES = {"lora": "PEFT 0.21's LoraConfig", "sft": "TRL 1.16's SFTConfig", "engine": "vLLM 0.32's engine arguments"}
 
 # For `lora`, `sft` and `engine` alike: no name stands in two of them.
@@ -130,8 +133,8 @@ _RANGES = {
     "> 0": "lora_alpha learning_rate num_train_epochs adam_epsilon logging_steps",
     ">= 0": "weight_decay warmup_steps max_grad_norm dataloader_num_workers cpu_offload_gb",
     ">= 1": """
-        r per_device_train_batch_size gradient_accumulation_steps max_length tensor_parallel_size block_size
-        pipeline_parallel_size max_num_batched_tokens kv_cache_memory_bytes num_gpu_blocks_override
+        r loraplus_lr_ratio per_device_train_batch_size gradient_accumulation_steps max_length tensor_parallel_size
+        block_size pipeline_parallel_size max_num_batched_tokens kv_cache_memory_bytes num_gpu_blocks_override
     """,
     ">= 0 < 1": "lora_dropout adam_beta1 adam_beta2 label_smoothing_factor",
     "> 0 <= 1": "gpu_memory_utilization",
@@ -233,10 +236,10 @@ _NOT_SERVED = "vLLM serves no such adapter"  # vllm/lora/peft_helper.py at 0.32.
 _REFUSED: dict[str, dict[str, _Refusal]] = {
     "lora": {
         "use_dora": (_unless(False), f"{_NOT_SERVED}; take use_rslora: true or a larger r"),
-        # PiSSA, OLoRA, CorDA and LoftQ change the weights below the adapter; EVA and LoRA-GA first read data.
+        # PiSSA, OLoRA, CorDA and LoftQ change the weights below the adapter; LoRA-GA first takes gradients.
         "init_lora_weights": (
-            _unless(True, False, "gaussian", "orthogonal", "mica"),
-            "vLLM or the trainer can't follow it; take true, gaussian, orthogonal or mica",
+            _unless(True, False, "gaussian", "eva", "orthogonal", "mica"),
+            "vLLM or the trainer can't follow it; take true, gaussian, eva, orthogonal or mica",
         ),
         "bias": (_unless("none"), f"{_NOT_SERVED}; take none"),
         "lora_bias": (_unless(False), f"{_NOT_SERVED}; remove it"),

@@ -1,6 +1,6 @@
 """Training rows: token ids, what of them is learnt, and whether the student can learn it whole."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -10,6 +10,7 @@ from fcot_lite.prompts import completion_ids, prompt_ids
 from fcot_lite.records import Example
 
 IGNORED = -100  # the label of a token that is not learnt; torch's cross-entropy and TRL agree on it
+Collate = Callable[[list[dict[str, list[int]]]], Mapping[str, Any]]  # rows → a batch of tensors
 MARKS = {False: "·", True: "▶"}
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fcot_lite import labelled_head, packing, training_preflight
+from fcot_lite import adapters, labelled_head, packing, training_preflight
 from fcot_lite.errors import EngineError, RecipeError, ResourceError
 from fcot_lite.files import whole_folder
 from fcot_lite.machine import Machine
@@ -98,7 +98,8 @@ def lora_arguments(lora: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments of PEFT's LoraConfig; PEFT's own rank 8 and alpha 8 are small for reasoning."""
     rank = lora.get("r", 32)
     defaults = {"r": rank, "lora_alpha": 2 * rank, "target_modules": "all-linear"}
-    return {**defaults, **lora, "task_type": "CAUSAL_LM"}
+    chosen = {name: value for name, value in lora.items() if name != adapters.LORAPLUS}
+    return {**defaults, **chosen, "task_type": "CAUSAL_LM"}
 
 
 def train(
@@ -126,6 +127,7 @@ def train(
     from peft.helpers import disable_input_dtype_casting
     from transformers import AutoConfig, AutoTokenizer, PrinterCallback
     from trl import SFTConfig
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     longest_row_tokens = max((len(row.input_ids) for row in train_rows), default=0)
     batching = packing.choose(AutoConfig.from_pretrained(model_dir), machine, longest_row_tokens)
@@ -146,6 +148,11 @@ def train(
             vocab_size=model.get_input_embeddings().num_embeddings,
         )
         try:
+            peft_config = None if method == "full" else LoraConfig(**lora_arguments(lora))
+            if peft_config is not None and peft_config.init_lora_weights == "eva":
+                progress(0, 0, "looking for the adapter's first directions (EVA)")
+                collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=batching.padding_free)
+                model, peft_config = adapters.with_eva(model, peft_config, train_rows, collate), None
             trainer = labelled_head.sft_trainer(
                 model=model,
                 args=SFTConfig(**arguments),
@@ -153,7 +160,7 @@ def train(
                     {"input_ids": [row.input_ids for row in train_rows], "labels": [row.labels for row in train_rows]}
                 ),
                 processing_class=tokenizer,
-                peft_config=None if method == "full" else LoraConfig(**lora_arguments(lora)),
+                peft_config=peft_config,
                 callbacks=[_steps(progress)],
             )
         except (TypeError, ValueError) as error:
@@ -166,6 +173,8 @@ def train(
             # TRL rounds the adapter of a 4-bit model to bfloat16, where a step of less than 1/256 of a weight is
             # lost, and float16's gradient scaler refuses anything but float32.
             parameter.data = parameter.data.float()
+        if method != "full" and adapters.LORAPLUS in lora:
+            trainer.optimizer = adapters.loraplus_optimizer(trainer, lora[adapters.LORAPLUS])
         start = time.perf_counter()
         # PEFT would cast each input to float32 for its float32 adapter, and autocast straight back.
         with contextlib.nullcontext() if method == "full" else disable_input_dtype_casting(trainer.model):

@@ -6,7 +6,7 @@ models are looked for (models.py), options that give an adapter which vLLM can't
 (options.py).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fcot_lite.files import read_json
 from fcot_lite.preflight import Check
 from fcot_lite.prompts import NO_THINKING, control_tokens, end_of_turn_id, load_tokenizer, prompt_ids
 from fcot_lite.recipe import Recipe
-from fcot_lite.rows import IGNORED, TokenRow, check_rows, token_row
+from fcot_lite.rows import IGNORED, Collate, TokenRow, check_rows, token_row
 from fcot_lite.teacher import rendered
 
 
@@ -246,7 +246,7 @@ def _prefix_fault(
     return None
 
 
-def padding(collate: Callable[[list[dict[str, list[int]]]], Mapping[str, Any]], rows: Sequence[TokenRow]) -> Check:
+def padding(collate: Collate, rows: Sequence[TokenRow]) -> Check:
     """What fills a batch up is not learnt and not attended to, and no end of turn goes with it, also where the padding
     token is the one that ends a turn."""
     batch = [min(rows, key=lambda row: len(row.labels)), max(rows, key=lambda row: len(row.labels))]
