@@ -1,7 +1,9 @@
 """What vLLM is told on machines that are described, not present, and what is replaced inside it on a CPU."""
 
+import queue
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -206,3 +208,21 @@ def test_a_poll_gathers_and_what_is_cancelled_stays_away() -> None:
 )
 def test_words_for_a_lack_of_memory(message: str, ran_out: bool) -> None:
     assert ran_out_of_memory(message) == ran_out
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_whoever_waits_for_a_dead_core_is_told(killed: bool) -> None:
+    """As vLLM's client leaves things: after a kill it is marked and closed, after the end only closed."""
+    client = SimpleNamespace(
+        _finalizer=SimpleNamespace(alive=True),
+        resources=SimpleNamespace(engine_dead=False),
+        outputs_queue=queue.Queue(),
+    )
+    watcher = threading.Thread(target=engine_file.tell_of_death, args=(client,))
+    watcher.start()
+    client.resources.engine_dead = killed
+    client._finalizer.alive = False
+    watcher.join(60)
+    assert not watcher.is_alive()
+    assert client.outputs_queue.qsize() == killed
+    assert not killed or isinstance(client.outputs_queue.get(), RuntimeError)

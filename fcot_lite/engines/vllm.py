@@ -131,6 +131,8 @@ class VllmEngine:
         except (RuntimeError, ValueError, TypeError, OSError) as error:
             raise _fault(f"vLLM could not start {model}", error) from error
         self._engine = self._llm.llm_engine
+        if hasattr(self._engine.engine_core, "outputs_queue"):  # its core is a process of its own
+            threading.Thread(target=tell_of_death, args=(self._engine.engine_core,), daemon=True).start()
         self._finished: list[Completion] = []  # by the step during which an interrupt came
 
     def submit(self, requests: Sequence[Request]) -> None:
@@ -160,7 +162,7 @@ class VllmEngine:
             try:
                 with undisturbed():
                     self._finished += [_completion(output) for output in self._engine.step() if output.finished]
-            except RuntimeError as error:  # EngineDeadError is one
+            except RuntimeError as error:  # of an engine here; that of another process (EngineDeadError) names itself
                 raise _fault("vLLM's engine died", error) from error
         finished, self._finished = self._finished, []
         return finished
@@ -212,6 +214,18 @@ def _apply_min_p(processor: Any, logits: Any) -> Any:
         for row, threshold in zip(logits, least.tolist(), strict=True):
             torch.nn.functional.threshold_(row, threshold, -torch.inf)
     return logits
+
+
+def tell_of_death(client: Any) -> None:
+    """Ends a step that waits for a core that is dead.
+
+    vLLM 0.32 (v1/engine/core_client.py, SyncMPClient) notes that its core was killed, but whoever waits for the core's
+    next output goes on waiting: the queue gets nothing.
+    """
+    while client._finalizer.alive and not client.resources.engine_dead:
+        time.sleep(0.5)
+    if client.resources.engine_dead:
+        client.outputs_queue.put(RuntimeError("the engine's process is gone"))
 
 
 def _fault(what: str, error: Exception) -> FcotError:
