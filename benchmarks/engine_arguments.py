@@ -37,6 +37,7 @@ class Variant:
     sampling: dict[str, Any] = field(default_factory=dict)
     keep_pages: bool = True
     threshold: bool = True
+    neighbour: bool = False  # another process keeps one core busy meanwhile
 
 
 BEFORE = {"keep_pages": False, "threshold": False}  # what engines/vllm.py passed until it was measured
@@ -59,6 +60,8 @@ VARIANTS = {
     "compiled": Variant(arguments={"enforce_eager": False}),
     "libiomp5": Variant(environment={"LD_PRELOAD": str(LIBIOMP)}),
     "passive waits": Variant(environment={"OMP_WAIT_POLICY": "passive"}),
+    "beside a busy process": Variant(neighbour=True),
+    "beside a busy process, passive waits": Variant(environment={"OMP_WAIT_POLICY": "passive"}, neighbour=True),
     "block_size 16": Variant(arguments={"block_size": 16}),
     "block_size 64": Variant(arguments={"block_size": 64}),
     "block_size 128": Variant(arguments={"block_size": 128}),
@@ -144,9 +147,12 @@ def cell(model: str, variant: Variant) -> dict[str, float]:
 
     generate(REQUESTS // 2, 4)  # warm-up
     llm.reset_prefix_cache()
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if variant.neighbour else None
     start = time.perf_counter()
     num_read = generate(REQUESTS, NUM_TOKENS)
     took = time.perf_counter() - start
+    if neighbour:
+        neighbour.kill()
     num_written = REQUESTS * NUM_TOKENS
     layers, head = weights(model_dir)
     gflops = matrix_gflops()
