@@ -129,8 +129,8 @@ def main() -> None:
 
         return turn(run)
 
-    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    own = results.setdefault(given.model, {"requests": PROBLEMS * N})
+    by_model: dict[str, Any] = json.loads(RESULTS.read_text()).get("models", {}) if RESULTS.exists() else {}
+    own = by_model.setdefault(given.model, {"requests": PROBLEMS * N})
     for name, sampling in samplings.items():
         _, campaign = ours(sampling)  # warm-up
         pairs: list[tuple[Turn, Turn]] = []
@@ -140,7 +140,7 @@ def main() -> None:
             pairs.append((mine, first or bare(sampling, campaign)))
             print(f"{name}, pair {i + 1}: fcot-lite {mine}, LLM.generate {pairs[-1][1]}", flush=True)
         own[name] = summary(pairs)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        RESULTS.write_text(json.dumps({"models": by_model}, indent=2) + "\n")
         print(f"{name}: {own[name]}", flush=True)
     engine.close()
 
