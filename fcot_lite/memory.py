@@ -147,7 +147,7 @@ def training(form: Dimensions, student: StudentBlock, row_tokens: int, machine: 
     # Casts of float32 weights to 16 bits, which autocast keeps until the forward is over and the graph until its use.
     casts = 2 * (form.linear_parameters if full else trained)
     # The way back through one block: the gradients of its wide tensors, before what they come from is free.
-    back = tokens * (6 * form.inner + 12 * form.hidden)
+    back = tokens * (4 * form.inner + 2 * form.hidden)
     if student.method == "qlora":
         back += 2 * form.hidden * max(form.inner, form.query)  # the matrix that is unpacked
     one_layer = layer + casts / form.layers + back

@@ -30,7 +30,7 @@ METHODS = ("full", "lora", "qlora")
 
 def plan(recipe: Recipe, machine: Machine, available_gib: float, runs: Sequence[Run]) -> dict[str, Any]:
     """The plan as `fcot plan --json` prints it; docs/plan.md says what each entry means."""
-    card, device = devices.of(machine), rates.device_key(machine)
+    card, device = devices.of(machine), rates.device_key(machine.gpu_name, machine.cpus)
     seen = [one for run in runs for one in run.observed]
     work, price = workload(recipe, runs), recipe.cost.usd_per_hour
     order = advice.stages(recipe)
@@ -61,8 +61,8 @@ def plan(recipe: Recipe, machine: Machine, available_gib: float, runs: Sequence[
         "evaluation": _served(recipe, "evaluate", machine, available_gib),
         "methods": methods,
         "questions": dict(work.questions),
-        "samples": work.samples,
-        "training_rows": work.rows,
+        "samples": _whole(work.samples),
+        "training_rows": _whole(work.rows),
         "stages": stages,
         "wall_seconds": _sum(stage["wall_seconds"] for stage in stages.values()),
         "cost_usd": _sum(stage["cost_usd"] for stage in stages.values()),
@@ -154,7 +154,7 @@ def _rate(
 def _stage(tokens: float | None, rate: Rate | None, price: float | None, card: Card | None) -> dict[str, Any]:
     seconds = None if tokens is None or rate is None else rate.startup_seconds + tokens / rate.tokens_per_second
     return {
-        "num_tokens": None if tokens is None else round(tokens),
+        "num_tokens": _whole(tokens),
         "tokens_per_second": rate and rate.tokens_per_second,
         "startup_seconds": rate and rate.startup_seconds,
         "wall_seconds": seconds,
@@ -162,6 +162,10 @@ def _stage(tokens: float | None, rate: Rate | None, price: float | None, card: C
         "energy_kwh": None if seconds is None or card is None else card.watts * seconds / 3.6e6,
         "basis": rate and rate.basis,
     }
+
+
+def _whole(number: float | None) -> int | None:
+    return None if number is None else round(number)
 
 
 def _sum(numbers: Iterable[float | None]) -> float | None:

@@ -15,7 +15,6 @@ from fcot_lite.devices import Card
 from fcot_lite.dimensions import Dimensions
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import read_record
-from fcot_lite.machine import Machine
 from fcot_lite.recipe import Recipe, load
 
 NEWEST_RUNS = 20  # read in half a second
@@ -53,8 +52,9 @@ class Run:
     observed: tuple[Observed, ...]
 
 
-def device_key(machine: Machine) -> str:
-    return machine.gpu_name or f"{len(machine.cpus)} CPU cores"
+def device_key(gpu_name: str | None, cpus: Sequence[int]) -> str:
+    """What a rate holds for: a card of that name, or that many cores."""
+    return gpu_name or ("1 CPU core" if len(cpus) == 1 else f"{len(cpus)} CPU cores")
 
 
 def finished(runs: Path) -> list[Run]:
@@ -67,7 +67,7 @@ def finished(runs: Path) -> list[Run]:
         except (DataError, RecipeError, OSError):
             continue
         machine = read_record(file.parent / "manifest.json").get("machine") or {}
-        device = machine.get("gpu_name") or f"{len(machine.get('cpus', ()))} CPU cores"
+        device = device_key(machine.get("gpu_name"), machine.get("cpus", ()))
         found.append(Run(recipe, result, tuple(_observed(recipe.name, device, result))))
     return found
 

@@ -31,11 +31,24 @@ def planned(made: Recipe, device: str = "rtx4090", free_gib: float = FREE_GIB) -
     return plan(made, devices.machine(device), free_gib, [])
 
 
+DOCUMENT = (REPOSITORY / "docs" / "plan.md").read_text()
+SCHEMA = {
+    "schema_version": "int", "name": "str", "device": "dict", "teacher": "dict", "student": "dict",
+    "evaluation": "dict", "methods": "dict", "questions": "dict", "samples": "int", "training_rows": "int",
+    "stages": "dict", "wall_seconds": "float", "cost_usd": "float", "usd_per_hour": "float", "energy_kwh": "float",
+    "changes": "list", "rates": "dict", "assumptions": "list",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 @pytest.mark.parametrize("device", ["cpu", *CARDS])
 def test_every_recipe_on_every_device(file: Path, device: str) -> None:
     made = planned(load(file), device)
     assert json.loads(json.dumps(made)) == made
+    assert {key: type(value).__name__ for key, value in made.items() if value is not None}.items() <= SCHEMA.items()
+    assert made.keys() == SCHEMA.keys()
+    for key in SCHEMA:
+        assert f"`{key}`" in DOCUMENT, f"docs/plan.md says what {key} is"
     assert made["student"]["peak_gib"] > 0, "every recipe's models are known"
     assert set(made["methods"]) == {"full", "lora", "qlora"}
     peaks = [made["methods"][method]["peak_gib"] for method in ("qlora", "lora", "full")]
