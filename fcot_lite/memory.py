@@ -214,12 +214,15 @@ def _attention_bytes(form: Dimensions, row_tokens: int, cpu: bool) -> float:
 def _head_bytes(form: Dimensions, tokens: int, labelled: int, full: bool, cpu: bool) -> float:
     """The last norm and the head. On a CPU the labelled rows and their logits (labelled_head.py), of which a few rows
     at a time lie there three times in float32; on a card TRL's tiles of 4096 × 32768 in 16 bits beside all positions'
-    hidden states. A head that is trained has its gradient in float32 too."""
-    matrix, norm = form.vocabulary * form.hidden, 10 * tokens * form.hidden
+    hidden states. A head that is trained has its gradient in float32 too. Where little is labelled, the norm's way back
+    takes more: its input and its gradients, in float32."""
+    matrix, norm = form.vocabulary * form.hidden, (10 if full else 6) * tokens * form.hidden
     if not cpu:
         tile = 2 * min(tokens, 4096) * min(form.vocabulary, 32_768)
-        return norm + tile + 4 * tokens * form.hidden + (4 * matrix if full else 0)
-    if full:
-        return norm + 8 * labelled * form.hidden + 2 * 2 * labelled * form.vocabulary + (2 + 4) * matrix
-    logits = 2 * min(labelled, ROWS_PER_PRODUCT) + 3 * 4 * min(labelled, ROWS_PER_SOFTMAX)
-    return norm + 4 * labelled * form.hidden + logits * form.vocabulary
+        head = tile + 4 * tokens * form.hidden + (4 * matrix if full else 0)
+    elif full:
+        head = 8 * labelled * form.hidden + 2 * 2 * labelled * form.vocabulary + (2 + 4) * matrix
+    else:
+        logits = 2 * min(labelled, ROWS_PER_PRODUCT) + 3 * 4 * min(labelled, ROWS_PER_SOFTMAX)
+        head = 4 * labelled * form.hidden + logits * form.vocabulary
+    return max(norm + head, 20 * tokens * form.hidden)
