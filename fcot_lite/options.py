@@ -249,7 +249,10 @@ _REFUSED: dict[str, dict[str, _Refusal]] = {
         "layer_replication": (_unless(None), f"{_NOT_SERVED}; remove it"),
         "modules_to_save": (_unless(None), f"{_NOT_SERVED}; take method: full to train whole modules"),
         "trainable_token_indices": (_unless(None), f"{_NOT_SERVED}; take method: full"),
-        "target_modules": (_mentions("lm_head", "embed_tokens"), f"{_NOT_SERVED}; take all-linear, or method: full"),
+        "target_modules": (
+            _mentions("lm_head", "embed", "wte", "wpe"),
+            f"{_NOT_SERVED}; take all-linear, or method: full",
+        ),
         "r": (_above_512, "vLLM serves adapters up to rank 512; take a smaller r, or method: full"),
         "rank_pattern": (_above_512, "vLLM serves adapters up to rank 512; take smaller ranks, or method: full"),
     },

@@ -11,6 +11,7 @@ from fcot_lite.records import Example
 
 IGNORED = -100  # the label of a token that is not learnt; torch's cross-entropy and TRL agree on it
 Collate = Callable[[list[dict[str, list[int]]]], Mapping[str, Any]]  # rows → a batch of tensors
+ANEW = "run again with --force, so that the rows are made anew"
 MARKS = {False: "·", True: "▶"}
 
 
@@ -70,21 +71,25 @@ def check_rows(rows: Sequence[TokenRow], *, end_of_turn_id: int, max_length: int
 
 
 def _fault(row: TokenRow, end_of_turn_id: int, max_length: int, vocab_size: int) -> str | None:
+    """What is wrong; what to do."""
     if len(row.input_ids) != len(row.labels):
-        return f"{len(row.input_ids)} input_ids but {len(row.labels)} labels"
+        return f"{len(row.input_ids)} input_ids but {len(row.labels)} labels; {ANEW}"
     if len(row.input_ids) > max_length:
         return (
             f"{len(row.input_ids)} tokens are more than the {max_length} that student.sft.max_length and the model "
             "allow, and a cut rationale has no answer; lower curate.max_length so that curation drops it"
         )
     if all(label == IGNORED for label in row.labels[1:]):  # nothing predicts the first token
-        return f"no token carries a label, so there is nothing to learn; all are {IGNORED}"
+        return f"no token carries a label, all are {IGNORED}, so there is nothing to learn; {ANEW}"
     if any(label not in (IGNORED, token) for token, label in zip(row.input_ids, row.labels, strict=True)):
-        return f"a label is neither its token nor {IGNORED}"
+        return f"a label is neither its token nor {IGNORED}; {ANEW}"
     if not 0 <= min(row.input_ids) <= max(row.input_ids) < vocab_size:
-        return f"a token id is outside the student's vocabulary of {vocab_size}; was it rendered for another model?"
+        return f"a token id is outside the student's vocabulary of {vocab_size}, as of another model; {ANEW}"
     if row.labels[-1] != end_of_turn_id:
-        return f"the last label is {row.labels[-1]}, not the end of turn {end_of_turn_id}; it would never learn to stop"
+        return (
+            f"the last label is {row.labels[-1]}, not the end of turn {end_of_turn_id}, so that the student would "
+            f"never learn to stop; {ANEW}"
+        )
     return None
 
 

@@ -16,7 +16,7 @@ from fcot_lite.files import read_json
 from fcot_lite.preflight import Check
 from fcot_lite.prompts import NO_THINKING, control_tokens, end_of_turn_id, load_tokenizer, prompt_ids
 from fcot_lite.recipe import Recipe
-from fcot_lite.rows import IGNORED, Collate, TokenRow, check_rows, token_row
+from fcot_lite.rows import ANEW, IGNORED, Collate, TokenRow, check_rows, token_row
 from fcot_lite.teacher import rendered
 
 
@@ -185,7 +185,7 @@ def whole_rows(tokenizer: Any, rows: Sequence[TokenRow], max_length: int, vocab_
         end = end_of_turn_id(tokenizer)
         check_rows(rows, end_of_turn_id=end, max_length=max_length, vocab_size=vocab_size)
     except DataError as error:
-        found, _, fix = str(error).rpartition("; ")
+        found, _, fix = str(error).partition("; ")
         return Check("training rows", "fail", found, fix, data=True)
     longest = max(len(row.input_ids) for row in rows)
     learnt = sum(label != IGNORED for row in rows for label in row.labels)
@@ -199,7 +199,7 @@ def asked_alike(rows: Sequence[TokenRow], asked: Sequence[tuple[int, ...]]) -> C
             at = next((n for n, (a, b) in enumerate(zip(row.prompt, ids, strict=False)) if a != b), None)
             where = f"at token {at}" if at is not None else f"{len(row.prompt)} tokens against {len(ids)}"
             found = f"row {number} of {len(rows)}: training and evaluation ask it differently ({where})"
-            return Check("same prompts", "fail", found, "run again with --force, so that it is curated anew", data=True)
+            return Check("same prompts", "fail", found, ANEW, data=True)
     return Check("same prompts", "ok", "training and evaluation ask with the same token ids")
 
 

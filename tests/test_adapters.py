@@ -22,7 +22,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokeniz
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from fcot_lite import adapters, labelled_head, student, training_preflight
-from fcot_lite.engines.vllm import MERGED_ONLY, adapter_rank
+from fcot_lite.engines.vllm import MERGED_ONLY, adapter_rank, lora_rank_limit
 from fcot_lite.errors import RecipeError
 from fcot_lite.machine import Machine
 from fcot_lite.rows import TokenRow
@@ -286,6 +286,28 @@ def test_eva_from_recipe_to_merged_weights(method: student.Method, trained: Any,
                 for folder in (tiny("llama"), tmp_path / "merged")
             )
         assert (merged - adapted).norm() < 0.2 * (adapted - plain).norm()
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("init", [True, "eva"])
+def test_vllm_takes_the_adapter_and_scales_each_layer_as_peft_does(
+    init: bool | str, rslora: bool, trained: Any, tmp_path: Path
+) -> None:
+    from vllm.config.lora import LoRAConfig as Served
+    from vllm.lora.peft_helper import PEFTHelper
+
+    model = trained(init_lora_weights=init, use_rslora=rslora).model
+    rank = adapter_rank(config_of(tmp_path / "adapter"))
+    helper = PEFTHelper.from_local_dir(str(tmp_path / "adapter"), None)
+    helper.validate_legal(Served(max_lora_rank=lora_rank_limit(rank)))
+    layers = {name: module for name, module in model.named_modules() if hasattr(module, "lora_A")}
+    assert len(layers) >= 10
+    for name, module in layers.items():
+        served = helper.get_rank_and_scaling(name.removeprefix("base_model.model."))
+        assert served == (module.r["default"], pytest.approx(module.scaling["default"])), name
+    assert len({module.r["default"] for module in layers.values()}) == (1 if init is True else 4), (
+        "EVA shares ranks out"
+    )
 
 
 def test_eva_ends_where_the_rows_tell_too_little(trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

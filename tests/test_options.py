@@ -105,6 +105,7 @@ def test_sampling_has_the_names_of_vllm() -> None:
         ("lora", {"target_modules": ["q_proj", "lm_head"]}, "take all-linear"),
         ("lora", {"target_modules": ".*(q_proj|lm_head)"}, "take all-linear"),
         ("lora", {"target_modules": ["model.embed_tokens"]}, "take all-linear"),
+        ("lora", {"target_modules": ["wte", "c_attn"]}, "take all-linear"),
         ("lora", {"layer_replication": [[0, 2]]}, "no such adapter"),
         ("lora", {"use_qalora": True}, "method: qlora"),
         ("lora", {"use_bdlora": {}}, "no such adapter"),
