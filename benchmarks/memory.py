@@ -104,8 +104,9 @@ def train(name: str) -> tuple[int, int]:
             seed=0,
             machine=detect(),
             output_dir=Path(folder) / "out",
-            log_dir=Path(folder),
+            checkpoints_dir=Path(folder) / "checkpoints",
             progress=lambda *_: None,
+            say=print,
         )
     return BATCH * length, sum(label != IGNORED for row in rows[:BATCH] for label in row.labels)
 

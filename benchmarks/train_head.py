@@ -87,8 +87,9 @@ def main() -> None:
             seed=0,
             machine=machine,
             output_dir=folder / "adapter",
-            log_dir=folder,
+            checkpoints_dir=folder / "checkpoints",
             progress=lambda done, total, note: ends.append(time.perf_counter()) if done else None,
+            say=print,
         )
         return ends, [loss for _, loss in outcome.losses], []
 

@@ -89,9 +89,26 @@ def changes(
                     break
         if best is not None:
             recipe, values, now = best
-            overrides = tuple(f"{key}={_written(value)}" for key, value in values.items())
-            made.append(Change(stage, overrides, now.gib, now.gib <= room))
+            made.append(Change(stage, _overrides(values), now.gib, now.gib <= room))
     return made
+
+
+def each_alone(
+    recipe: Recipe, stage: Stage, machine: Machine, found: Folders = NONE_HERE
+) -> list[tuple[tuple[str, ...], float | None]]:
+    """For memory that ran out whatever was estimated: the mildest change of each kind by itself, in order of least
+    harm, with the peak that is estimated then."""
+    alone = []
+    for kind in _TRAINING if stage == "train" else _SERVING:
+        for values in kind(recipe, stage, machine):
+            after = need(_with(recipe, values), stage, machine, found)
+            alone.append((_overrides(values), None if after is None else after.gib))
+            break
+    return alone
+
+
+def _overrides(values: Values) -> tuple[str, ...]:
+    return tuple(f"{key}={_written(value)}" for key, value in values.items())
 
 
 def _with(recipe: Recipe, values: Values) -> Recipe:

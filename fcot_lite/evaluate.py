@@ -5,7 +5,7 @@ item where it stopped, and a second training seed does not evaluate the untraine
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -116,14 +116,15 @@ def evaluate(
     store: SampleStore,
     model_dir: Path,
     before: Student,
-    after: Student,
+    candidates: Mapping[str, Student],
     folder: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """The `methods`, `validation`, `before`, `after` and `difference` of result.json; items go to `folder`.
+    """What result.json has under `methods`, `validation`, `before`, `after`, `difference`, `selection`; items go to
+    `folder`.
 
-    The untrained student's prompt is the best of `evaluate.before` on the validation part (the first of equals);
-    the test problems see that one only.
+    The untrained student's prompt is the best of `evaluate.before` on the validation part (the first of equals), and
+    the trained student the best of `candidates` there, the first of equals again. The test problems see those only.
     """
     evaluation = Evaluation(recipe, store, model_dir, progress)
     validation_items = {
@@ -132,12 +133,17 @@ def evaluate(
     }
     validation = {name: summary(rows) for name, rows in validation_items.items()}
     best = max(recipe.evaluate.before, key=lambda name: validation[name]["accuracy"])
-    items = {
-        best: evaluation.items(before, best, evaluation.test, f"test before ({best})"),
-        TRAINED: evaluation.items(after, recipe.student.prompt, evaluation.test, "test after"),
+    items = {best: evaluation.items(before, best, evaluation.test, f"test before ({best})")}
+    chosen_items = {
+        name: evaluation.items(student, recipe.student.prompt, evaluation.validation, f"validation ({name})")
+        for name, student in candidates.items()
+        if len(candidates) > 1
     }
+    chosen = {name: summary(rows) for name, rows in chosen_items.items()}
+    picked = max(candidates, key=lambda name: chosen[name]["accuracy"] if chosen else 0)
+    items[TRAINED] = evaluation.items(candidates[picked], recipe.student.prompt, evaluation.test, "test after")
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier recipe: another prompt may be the best now
-    for name, rows in validation_items.items():
+    for name, rows in (validation_items | chosen_items).items():
         write_jsonl(folder / "validation" / f"{name}.jsonl", rows)
     for name, rows in items.items():
         write_jsonl(folder / f"{name}.jsonl", rows)
@@ -149,4 +155,5 @@ def evaluate(
         "before": best,
         "after": TRAINED,
         "difference": {"accuracy": difference, "ci95": [low, high]},
+        "selection": {"by": recipe.student.select, "picked": picked, "candidates": chosen},
     }

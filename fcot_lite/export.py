@@ -13,7 +13,7 @@ from fcot_lite.engines import Engine
 from fcot_lite.engines.vllm import VllmEngine, adapter_rank, lora_rank_limit
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.evaluate import Evaluation, Student, summary
-from fcot_lite.files import read_json, sha256_file, sha256_json, whole_folder, write_atomic, write_json
+from fcot_lite.files import read_json, read_record, sha256_file, sha256_json, whole_folder, write_atomic, write_json
 from fcot_lite.machine import Machine
 from fcot_lite.model_card import BASES, model_card, upstream
 from fcot_lite.prompts import ANSWER_FORMS, end_of_turn_id, load_tokenizer, render
@@ -61,7 +61,10 @@ def export(
     """
     adapter = run_dir / "adapter"
     trained = read_json(run_dir / "stages" / "train.json")
-    for name, hash in trained["outputs"].items():
+    written = trained["outputs"] | read_record(run_dir / "stages" / "evaluate.json").get("outputs", {})
+    # Training's own, or where evaluation chose among the epochs, the one that it put there.
+    outputs = {name: sha256 for name, sha256 in written.items() if name.startswith("adapter/")}
+    for name, hash in outputs.items():
         if not (run_dir / name).is_file() or sha256_file(run_dir / name) != hash:
             raise DataError(f"{run_dir / name}: not what the run trained; run its recipe again to train it anew")
     progress(0, 0, "preparing")
@@ -89,7 +92,7 @@ def export(
         def items(who: Student, what: str) -> list[dict[str, Any]]:
             return evaluation.items(who, recipe.student.prompt, asked, what)
 
-        weights_hash, adapter_hash = trained["weights_hash"], sha256_json(trained["outputs"])
+        weights_hash, adapter_hash = trained["weights_hash"], sha256_json(outputs)
         as_evaluated = Student(weights_hash, adapter_hash, _stored)
         # On a CPU the run evaluated merged weights, so that its answers are not those of the served adapter.
         as_served = Student(weights_hash, f"{adapter_hash}, served", lambda: engines.start(model_dir, adapter))

@@ -181,7 +181,7 @@ _NEVER = {
         "the model decides it: batches have no padding where its attention is known to keep rows apart": "padding_free",
         "the run's folder is runs/ and the recipe's name": "output_dir",
         "training takes the recipe's own seed, at its top": "seed data_seed",
-        "nothing is saved before the end of training": """
+        "the run makes checkpoints itself, about once a minute, and resumes from them": """
             save_steps save_total_limit save_only_model save_on_each_node enable_jit_checkpoint ignore_data_skip
             resume_from_checkpoint restore_callback_states_from_checkpoint
         """,
@@ -258,7 +258,7 @@ _REFUSED: dict[str, dict[str, _Refusal]] = {
     },
     "sft": {  # the values that change nothing pass: sft_arguments in student.py sets them
         "packing": (_unless(False), "batches have no padding here anyway, where the model allows it; remove it"),
-        "save_strategy": (_unless("no"), "nothing is saved before the end of training; remove it"),
+        "save_strategy": (_unless("no"), "the run makes checkpoints itself; remove it"),
         "eval_strategy": (_unless("no"), "nothing is evaluated during training; remove it"),
         "prediction_loss_only": (_unless(True), "nothing is evaluated during training; remove it"),
         "logging_strategy": (_unless("steps"), "losses are logged by steps; remove it, logging_steps says how many"),

@@ -23,7 +23,7 @@ from fcot_lite.meter import StageMeter, available_memory_gib
 from fcot_lite.preflight import write_fault
 from fcot_lite.progress import Display
 from fcot_lite.recipe import STORE, ImportBlock, Recipe, TeacherBlock, dump, load
-from fcot_lite.stage import ACCOUNT, STAGES
+from fcot_lite.stage import ACCOUNT, CHECKPOINTS, STAGES
 from fcot_lite.student import Base
 
 LEAST_MEMORY_GIB = 3.5  # the largest stage of the end-to-end test, 135M models, peaked below this
@@ -78,6 +78,8 @@ def _run(recipe: Recipe, run_dir: Path, last: str, force: bool, display: Display
         if not _finished(run_dir, name, key):
             result_file.unlink(missing_ok=True)  # it exists ⇔ the run is done
             _run_stage(name, key, run_dir, machine, display)
+        if name == "train":
+            shutil.rmtree(run_dir / CHECKPOINTS, ignore_errors=True)
     if last != "evaluate":
         return None
     outcomes = {name: read_json(_outcome_file(run_dir, name)) for name in names}
@@ -313,6 +315,7 @@ def _manifest(recipe: Recipe, machine: Machine, outcomes: dict[str, Any]) -> dic
         "python": sys.version.split()[0],
         "versions": versions,
         "machine": asdict(machine),
+        "training_depends_on": outcomes["train"].get("depends_on"),
         "seeds": {
             "training": recipe.seed,
             "teacher": None if isinstance(recipe.teacher, ImportBlock) else recipe.teacher.sampling.seed,

@@ -134,13 +134,20 @@ def _kind_of_teacher(value: Any) -> str:
 
 
 class StudentBlock(Block):
-    """`lora` takes PEFT's LoraConfig fields, `sft` TRL's SFTConfig fields."""
+    """`lora` takes PEFT's LoraConfig fields, `sft` TRL's SFTConfig fields.
+
+    `select` says which of the students at the ends of the epochs is evaluated: the last, or the one with the highest
+    greedy accuracy on the validation part. With `auto_batch`, training that runs out of memory goes on with smaller
+    micro-batches and more of them in a step.
+    """
 
     model: str
     prompt: str
     method: Literal["lora", "qlora", "full"] = "lora"
     lora: Options = Field(default_factory=dict)
     sft: Options = Field(default_factory=dict)
+    select: Literal["last", "validation_accuracy"] = "last"
+    auto_batch: bool = False
 
 
 class EvaluateBlock(Block):

@@ -84,9 +84,10 @@ def result(
             key: train.get(key)
             for key in (
                 "model", "method", "trainable_parameters", "num_tokens", "tokens_per_second", "rows", "steps",
-                "batching", "padding",
+                "batching", "padding", "per_device_train_batch_size", "gradient_accumulation_steps",
             )
         },
+        "selection": evaluate.get("selection"),
         **{key: evaluate[key] for key in ("methods", "validation", "before", "after", "difference", "served")},
         "stages": stages,
     }  # fmt: skip
@@ -177,6 +178,7 @@ def notes(result: Mapping[str, Any]) -> list[str]:
         f"student: {_short(student['model'])}, {student['method']}, {parameters} trainable parameters, "
         f"{'–' if speed is None else f'{speed:.0f}'} tok/s in training",
         *_batches(student),
+        *_selection(result.get("selection")),
         f"prompt before: the best on validation ({chosen})",
         f"cut off at max_tokens: {before['truncated']} before, {after['truncated']} after; errored: "
         f"{before['errored']} and {after['errored']}",
@@ -208,6 +210,14 @@ def _grading(graded: Mapping[str, int]) -> list[str]:
     if graded.get("math_verify") or graded.get("not_judged"):
         lines.append(f"math-verify gave {graded['math_verify']} verdicts and could not judge {graded['not_judged']}")
     return lines
+
+
+def _selection(selection: Mapping[str, Any] | None) -> list[str]:
+    """Nothing where the last student was taken, as it is without a choice."""
+    if not selection or selection["by"] == "last":
+        return []
+    figures = ", ".join(f"{name} {_percent(row['accuracy'])}" for name, row in selection["candidates"].items())
+    return [f"student after: {selection['picked']}, the best on validation by greedy accuracy ({figures})"]
 
 
 def _import_notes(imported: Mapping[str, Any] | None) -> list[str]:

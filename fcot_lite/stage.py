@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import groupby, tee
 from operator import itemgetter
 from pathlib import Path
@@ -33,13 +34,14 @@ from fcot_lite.files import (
     read_jsonl,
     sha256_file,
     sha256_json,
+    whole_folder,
     write_json,
     write_jsonl,
 )
 from fcot_lite.machine import Machine, detect
 from fcot_lite.progress import Reporter, reporter
 from fcot_lite.prompts import load_tokenizer
-from fcot_lite.recipe import STORE, ImportBlock, Recipe, load
+from fcot_lite.recipe import STORE, ImportBlock, Recipe, StudentBlock, load
 from fcot_lite.records import Problem, Sample, Verdict
 from fcot_lite.rows import messages, prompt_and_completion, show
 from fcot_lite.store import SampleStore, Use
@@ -48,6 +50,8 @@ from fcot_lite.verdicts import Judge, judging
 
 FIRST_PROMPTS = 3
 ACCOUNT = "FCOT_ACCOUNT"
+# In the run's folder: the trained student, where it is chosen the student by epoch, and until training is done, ...
+ADAPTER, EPOCHS, CHECKPOINTS = "adapter", "epochs", "checkpoints"
 # No hub: every model is a directory by the time a stage starts, and a retry without a network costs minutes.
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -296,7 +300,7 @@ def _by_problem(path: Path, problems: Sequence[Problem]) -> Iterator[list[dict[s
 
 
 def train(context: Context) -> dict[str, Any]:
-    from fcot_lite import student
+    from fcot_lite import fitting, student
 
     recipe = context.recipe
     context.progress(0, 0, "preparing")
@@ -309,27 +313,39 @@ def train(context: Context) -> dict[str, Any]:
     model_dir = context.model(recipe.student.model)
     rows = training_preflight.ready(recipe, model_dir, examples)
     print(f"The first of {len(rows)} training rows, {show(load_tokenizer(model_dir), rows[0])}", flush=True)
-    adapter_dir = context.run_dir / "adapter"  # an earlier one stays until the new one is whole
-    outcome = student.train(
-        model_dir,
-        rows,
-        method=recipe.student.method,
-        lora=recipe.student.lora,
-        sft=recipe.student.sft,
-        seed=recipe.seed,
-        machine=context.machine,
-        output_dir=adapter_dir,
-        log_dir=context.run_dir / "logs",
-        progress=context.progress,
-    )
-    files = sorted(str(path.relative_to(context.run_dir)) for path in adapter_dir.rglob("*") if path.is_file())
+    every_epoch = recipe.student.select != "last"
+    epochs_dir = context.run_dir / EPOCHS
+
+    def attempt(block: StudentBlock) -> student.TrainOutcome:
+        return student.train(
+            model_dir,
+            rows,
+            method=block.method,
+            lora=block.lora,
+            sft=block.sft,
+            seed=recipe.seed,
+            machine=context.machine,
+            output_dir=context.run_dir / ADAPTER,  # an earlier one stays until the new one is whole
+            checkpoints_dir=context.run_dir / CHECKPOINTS,
+            epochs_dir=epochs_dir if every_epoch else None,
+            progress=context.progress,
+            say=context.progress.say,
+        )
+
+    outcome, trained = fitting.fit(recipe, model_dir, context.machine, attempt, context.progress.say)
+    for other in epochs_dir.glob("*"):
+        if other.name not in outcome.epochs:  # of an earlier recipe
+            shutil.rmtree(other)
     return {
         "model": recipe.student.model,
         "method": recipe.student.method,
         "weights_hash": models.weights_hash(model_dir),
         "rows": len(rows),
         **asdict(outcome),
-        "outputs": _hashes(context.run_dir, files),
+        **fitting.batch(trained.sft),
+        "depends_on": student.depends_on(context.machine),
+        # Where evaluation chooses among the epochs, it is evaluation that says what `adapter` is.
+        "outputs": _hashes(context.run_dir, _files(context.run_dir, EPOCHS if every_epoch else ADAPTER)),
     }
 
 
@@ -339,7 +355,7 @@ def evaluate(context: Context) -> dict[str, Any]:
 
     recipe, run_dir = context.recipe, context.run_dir
     context.progress(0, 0, "preparing")
-    adapter = run_dir / "adapter"
+    adapter = run_dir / ADAPTER
     model_dir = context.model(recipe.student.model)
     weights_hash = models.weights_hash(model_dir)
     trained = read_json(run_dir / "stages" / "train.json")
@@ -347,23 +363,23 @@ def evaluate(context: Context) -> dict[str, Any]:
         raise DataError(
             f"{recipe.student.model}: other weights than the student was trained from; run with --force to train again"
         )
-    adapter_hash = sha256_json(trained["outputs"])
+    folders = {name: run_dir / EPOCHS / name for name in trained["epochs"]} or {"last": adapter}
     merged = run_dir / ".merged"  # a copy of the whole model that only this stage needs
     engines = _Engines(context)
     on_adapter = recipe.student.method != "full" and serves_adapters(model_dir, context.machine)
 
     def before() -> Engine:
         # On a GPU one engine serves the student with and without its adapter.
-        return engines.start(model_dir, recipe.evaluate.engine, adapter if on_adapter else None)
+        return engines.start(model_dir, recipe.evaluate.engine, next(iter(folders.values())) if on_adapter else None)
 
-    def after() -> Engine:
+    def after(folder: Path) -> Engine:
         if on_adapter:
-            return before()
+            return engines.start(model_dir, recipe.evaluate.engine, folder)
         if recipe.student.method == "full":
-            return engines.start(adapter, recipe.evaluate.engine)
+            return engines.start(folder, recipe.evaluate.engine)
         engines.close()  # its memory first
         context.progress(0, 0, "merging the adapter")
-        student.merge(model_dir, adapter, merged)
+        student.merge(model_dir, folder, merged)
         return engines.start(merged, recipe.evaluate.engine)
 
     try:
@@ -373,7 +389,12 @@ def evaluate(context: Context) -> dict[str, Any]:
                 store,
                 model_dir,
                 Student(weights_hash, None, before),
-                Student(weights_hash, adapter_hash, after),
+                {
+                    name: Student(
+                        weights_hash, _adapter_hash(trained["outputs"], run_dir, folder), partial(after, folder)
+                    )
+                    for name, folder in folders.items()
+                },
                 run_dir / "eval",
                 context.progress,
             )
@@ -381,15 +402,25 @@ def evaluate(context: Context) -> dict[str, Any]:
     finally:
         engines.close()
         shutil.rmtree(merged, ignore_errors=True)
+    chosen = []
+    if recipe.student.select != "last":
+        with whole_folder(adapter) as folder:
+            shutil.copytree(folders[outcome["selection"]["picked"]], folder, dirs_exist_ok=True)
+        chosen = _files(run_dir, ADAPTER)
     if recipe.student.method == "full":
         outcome["served"] = "fine-tuned weights"
     else:
         outcome["served"] = "adapter on the unquantised base" if on_adapter else "merged into the unquantised base"
     outcome["num_tokens_generated"] = spent.num_tokens + spent.num_tokens_cancelled
-    outcome["outputs"] = _hashes(
-        run_dir, [str(path.relative_to(run_dir)) for path in (run_dir / "eval").rglob("*.jsonl")]
-    )
+    outcome["outputs"] = _hashes(run_dir, [*_files(run_dir, "eval"), *chosen])
     return outcome
+
+
+def _adapter_hash(outputs: Mapping[str, str], run_dir: Path, folder: Path) -> str:
+    """Of what training wrote into `folder`."""
+    inside = f"{folder.relative_to(run_dir)}/"
+    written = {name.removeprefix(inside): sha256 for name, sha256 in outputs.items() if name.startswith(inside)}
+    return sha256_json({f"{ADAPTER}/{name}": sha256 for name, sha256 in written.items()})
 
 
 def export(context: Context) -> dict[str, Any]:
@@ -443,6 +474,10 @@ class _Engines:
         if self._engine is not None:
             self._engine.close()
         self._engine = None
+
+
+def _files(run_dir: Path, folder: str) -> list[str]:
+    return sorted(str(path.relative_to(run_dir)) for path in (run_dir / folder).rglob("*") if path.is_file())
 
 
 def _hashes(run_dir: Path, names: list[str]) -> dict[str, str]:

@@ -7,15 +7,18 @@ a 4-bit model to bfloat16, replace a loss that is not a number by the mean of th
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from fcot_lite import adapters, labelled_head, packing, training_preflight
-from fcot_lite.errors import EngineError, RecipeError, ResourceError
+from fcot_lite import adapters, checkpoints, labelled_head, packing, training_preflight
+from fcot_lite.checkpoints import Spent
+from fcot_lite.errors import EngineError, RecipeError
 from fcot_lite.files import whole_folder
 from fcot_lite.machine import Machine
+from fcot_lite.out_of_memory import named_out_of_memory
 from fcot_lite.prompts import end_of_turn_id
 from fcot_lite.rows import TokenRow, check_rows
 
@@ -26,8 +29,10 @@ Base = Literal["unquantised", "nf4"]  # which weights an adapter is merged into
 @dataclass(frozen=True, slots=True)
 class TrainOutcome:
     """`num_tokens` counts real tokens over all epochs, prompt included and padding not; `losses` are (step, loss).
-    `wall_seconds` is the training proper: no loading, no saving. `batching` says how rows shared a step, and why,
-    `padding` which share of the positions that were computed held no token. The gpu fields are None on the CPU."""
+    `wall_seconds` is the training proper, its checkpoints included: no loading, no saving at the end. Over resumes it
+    adds up, without the steps that a kill lost. `resumed_at` is the step of the checkpoint that training went on from,
+    `epochs` are the names of the students kept by epoch. `batching` says how rows shared a step, and why, `padding`
+    which share of the positions that were computed held no token. The gpu fields are None on the CPU."""
 
     trainable_parameters: int
     num_tokens: int
@@ -37,6 +42,8 @@ class TrainOutcome:
     batching: str
     padding: float | None
     steps: int
+    resumed_at: int | None
+    epochs: list[str]
     peak_gpu_allocated_gib: float | None
     peak_gpu_reserved_gib: float | None
 
@@ -68,7 +75,7 @@ def sft_arguments(
         "padding_free": padding_free,
         "packing": False,  # would need TRL's own tokenisation, which `skip_prepare_dataset` turns off; see packing.py
         "dataset_kwargs": {"skip_prepare_dataset": True},
-        "save_strategy": "no",
+        "save_strategy": "no",  # checkpoints.py says when
         "eval_strategy": "no",
         "prediction_loss_only": True,
         "logging_strategy": "steps",
@@ -112,14 +119,18 @@ def train(
     seed: int,
     machine: Machine,
     output_dir: Path,
-    log_dir: Path,
+    checkpoints_dir: Path,
     progress: Callable[[int, int, str], None],
+    say: Callable[[str], None],
+    epochs_dir: Path | None = None,
 ) -> TrainOutcome:
     """Fine-tunes the model in `model_dir` and leaves the adapter, or for `full` the whole model, in `output_dir`.
 
-    `progress(done_steps, total_steps, note)` is called after each optimiser step. `output_dir` is whole or absent.
+    Goes on from the newest whole checkpoint of the same training in `checkpoints_dir`, where there is one.
+    `progress(done_steps, total_steps, note)` is called after each optimiser step, `say(line)` for what should stay on
+    the screen. `output_dir` is whole or absent. With `epochs_dir`, the student at the end of each epoch is kept there.
     Raises DataError naming a row that cannot be trained on whole, RecipeError for an option that TRL, PEFT or this
-    machine refuse, ResourceError out of GPU memory, EngineError where the loss is not finite.
+    machine refuse, OutOfMemory, EngineError where the loss is not finite, KeyboardInterrupt after a checkpoint.
     """
     import torch
     from datasets import Dataset
@@ -131,14 +142,14 @@ def train(
 
     longest_row_tokens = max((len(row.input_ids) for row in train_rows), default=0)
     batching = packing.choose(AutoConfig.from_pretrained(model_dir), machine, longest_row_tokens)
-    arguments = sft_arguments(sft, machine, seed, log_dir / "trainer", batching.padding_free)
+    arguments = sft_arguments(sft, machine, seed, checkpoints_dir, batching.padding_free)
     cuda = machine.device == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     else:
         torch.set_num_threads(len(machine.cpus))
     progress(0, 0, f"loading the model; batches {batching}")
-    try:
+    with named_out_of_memory():
         model = load_model(model_dir, method, machine, batching.attn_implementation)
         tokenizer = AutoTokenizer.from_pretrained(model_dir)
         check_rows(
@@ -166,6 +177,15 @@ def train(
         except (TypeError, ValueError) as error:
             raise RecipeError(f"student.sft or student.lora: {error}") from error
         training_preflight.refuse([training_preflight.padding(trainer.data_collator, train_rows)])
+
+        def spent() -> Spent:
+            return _spent(resumed.spent if resumed else Spent(), trainer, start, cuda)
+
+        def save(path: Path) -> None:
+            _save_student(trainer.model, method, machine, model_dir, path)
+
+        identity = checkpoints.identity(model_dir, train_rows, method, lora, arguments, epochs_dir is not None)
+        resumed = checkpoints.newest(checkpoints_dir, identity, say)
         trainer.remove_callback(PrinterCallback)  # writes to stdout
         padding = packing.measure_padding(trainer.model)
         trainable = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
@@ -175,37 +195,59 @@ def train(
             parameter.data = parameter.data.float()
         if method != "full" and adapters.LORAPLUS in lora:
             trainer.optimizer = adapters.loraplus_optimizer(trainer, lora[adapters.LORAPLUS])
+        if resumed is not None:
+            say(f"training goes on from the checkpoint of step {resumed.step}")
+            trainer._total_train_tokens = resumed.spent.num_tokens  # TRL's count, which its checkpoints leave out
         start = time.perf_counter()
-        # PEFT would cast each input to float32 for its float32 adapter, and autocast straight back.
-        with contextlib.nullcontext() if method == "full" else disable_input_dtype_casting(trainer.model):
-            trainer.train()
-        wall_seconds = time.perf_counter() - start
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(
-            f"out of GPU memory while training ({str(error).splitlines()[0]}); lower "
-            "student.sft.per_device_train_batch_size and raise gradient_accumulation_steps, or use method: qlora"
-        ) from error
-    progress(0, 0, "saving")
-    with whole_folder(output_dir) as folder:
-        if method == "full":
-            save_model(trainer.model.to(getattr(torch, machine.dtype)), model_dir, folder)
-        else:
-            trainer.model.save_pretrained(folder, save_embedding_layers=False)
-            (folder / "README.md").unlink()  # PEFT's model card, all blanks
-    log = trainer.state.log_history
-    num_tokens = int(max(entry["num_tokens"] for entry in log if "num_tokens" in entry))
+        with checkpoints.after_the_step() as interrupt:
+            saver = checkpoints.saver(checkpoints_dir, identity, seed, resumed, interrupt, spent, epochs_dir, save, say)
+            trainer.add_callback(saver)
+            # PEFT would cast each input to float32 for its float32 adapter, and autocast straight back.
+            with contextlib.nullcontext() if method == "full" else disable_input_dtype_casting(trainer.model):
+                trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
+        total = spent()
+        progress(0, 0, "saving")
+        save(output_dir)
     return TrainOutcome(
         trainable_parameters=sum(parameter.numel() for parameter in trainable),
-        num_tokens=num_tokens,
-        wall_seconds=wall_seconds,
-        tokens_per_second=num_tokens / wall_seconds,
-        losses=[(entry["step"], entry["loss"]) for entry in log if "loss" in entry],
+        tokens_per_second=total.num_tokens / total.wall_seconds,
+        losses=[(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry],
         batching=str(batching),
         padding=padding(),
         steps=trainer.state.global_step,
-        peak_gpu_allocated_gib=torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
-        peak_gpu_reserved_gib=torch.cuda.max_memory_reserved() / 2**30 if cuda else None,
+        resumed_at=resumed.step if resumed else None,
+        epochs=saver.epochs,
+        **asdict(total),
     )
+
+
+def _spent(before: Spent, trainer: Any, start: float, cuda: bool) -> Spent:
+    """With what this attempt, begun at `start`, has taken so far."""
+    import torch
+
+    def peak(earlier: float | None, num_bytes: int) -> float:
+        return max(earlier or 0.0, num_bytes / 2**30)
+
+    return Spent(
+        num_tokens=int(trainer._total_train_tokens),
+        wall_seconds=before.wall_seconds + time.perf_counter() - start,
+        peak_gpu_allocated_gib=peak(before.peak_gpu_allocated_gib, torch.cuda.max_memory_allocated()) if cuda else None,
+        peak_gpu_reserved_gib=peak(before.peak_gpu_reserved_gib, torch.cuda.max_memory_reserved()) if cuda else None,
+    )
+
+
+def depends_on(machine: Machine) -> dict[str, Any]:
+    """What training again with the same recipe can differ by. On one machine, with all of this the same, a CPU gives
+    the same weights to the byte."""
+    import torch
+
+    return {
+        "device": machine.gpu_name or "cpu",
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # which kernels torch and oneDNN take
+        "versions": {name: version(name) for name in checkpoints.LIBRARIES},
+        "order_of_sums": "fixed" if machine.device == "cpu" else "not fixed: CUDA kernels add atomically",
+    }
 
 
 def load_model(model_dir: Path, method: Method, machine: Machine, attn_implementation: str) -> Any:
@@ -253,6 +295,31 @@ def merge(model_dir: Path, adapter_dir: Path, output_dir: Path, base: Base = "un
     merged = PeftModel.from_pretrained(model, adapter_dir).merge_and_unload()
     with whole_folder(output_dir) as folder:
         save_model(merged, model_dir, folder)
+
+
+def _save_student(model: Any, method: Method, machine: Machine, model_dir: Path, path: Path) -> None:
+    with whole_folder(path) as folder:
+        if method == "full":
+            with _rounded(model, machine.dtype):
+                save_model(model, model_dir, folder)
+        else:
+            model.save_pretrained(folder, save_embedding_layers=False)
+            (folder / "README.md").unlink()  # PEFT's model card, all blanks
+
+
+@contextlib.contextmanager
+def _rounded(model: Any, dtype: str) -> Iterator[None]:
+    """The weights in `dtype` inside the block, and after it as they were: training may go on."""
+    import torch
+
+    exact = [(parameter, parameter.data) for parameter in model.parameters()]
+    for parameter, data in exact:
+        parameter.data = data.to(getattr(torch, dtype))
+    try:
+        yield
+    finally:
+        for parameter, data in exact:
+            parameter.data = data
 
 
 def save_model(model: Any, model_dir: Path, folder: Path) -> None:

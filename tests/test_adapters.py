@@ -89,8 +89,9 @@ def trained(tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.Mon
             seed=1,
             machine=CPU,
             output_dir=tmp_path / name,
-            log_dir=tmp_path / "logs",
+            checkpoints_dir=tmp_path / "checkpoints",
             progress=lambda *_: None,
+            say=print,
         )
         return seen[-1]
 

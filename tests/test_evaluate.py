@@ -70,7 +70,7 @@ class Bench:
 
     def evaluate(self, before: Student, after: Student, recipe: Recipe = RECIPE) -> dict[str, Any]:
         self.engines.clear()
-        return evaluate(recipe, self.store, self.model_dir, before, after, self.folder, lambda *_: None)
+        return evaluate(recipe, self.store, self.model_dir, before, {"last": after}, self.folder, lambda *_: None)
 
     def _answers(self, skill: dict[str, int]) -> Callable[[Request], Answer]:
         def answer(request: Request) -> Answer:
@@ -117,6 +117,29 @@ def test_a_prompt_that_shines_on_the_test_alone_is_not_chosen(bench: Bench) -> N
     assert result["before"] == "plain"
     # Before and after share prompt and problems here; they are kept apart by the adapter.
     assert {name: row["correct"] for name, row in result["methods"].items()} == {"plain": 3, "trained": 6}
+
+
+def test_one_student_is_evaluated_without_a_choice(bench: Bench) -> None:
+    result = bench.evaluate(bench.student(WEAK), bench.student(TRAINED, "a"))
+    assert result["selection"] == {"by": "last", "picked": "last", "candidates": {}}
+
+
+def test_the_best_epoch_on_validation_meets_the_test_and_no_other_does(bench: Bench) -> None:
+    """The third would shine on the test part, whose last problems nobody else can solve."""
+    recipe = RECIPE.model_copy(update={"student": RECIPE.student.model_copy(update={"select": "validation_accuracy"})})
+    skills = {"epoch-1": 2, "epoch-2": 4, "epoch-3": 4, "epoch-4": 3}
+    candidates = {name: bench.student({"plain": skill}, name) for name, skill in skills.items()}
+    result = evaluate(
+        recipe, bench.store, bench.model_dir, bench.student(WEAK), candidates, bench.folder, lambda *_: None
+    )
+    selection = result["selection"]
+    assert (selection["by"], selection["picked"]) == ("validation_accuracy", "epoch-2")  # as good as the third
+    assert {name: row["correct"] for name, row in selection["candidates"].items()} == skills
+    asked = {name: bench.history(name) for name in skills}
+    assert asked.pop("epoch-2") == {("plain", "validation"): 5, ("plain", "test"): 7}
+    assert all(history == {("plain", "validation"): 5} for history in asked.values())
+    assert result["methods"]["trained"]["correct"] == 4
+    assert len(read_jsonl(bench.folder / "validation" / "epoch-4.jsonl")) == 5
 
 
 def test_the_items_say_everything_and_come_in_order(bench: Bench) -> None:

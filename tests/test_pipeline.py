@@ -22,7 +22,7 @@ import pytest
 from fake_engine import Answer, FakeEngine
 from test_report import OUTCOMES
 
-from fcot_lite import models, pipeline, process, stage, tasks
+from fcot_lite import models, pipeline, process, stage, student, tasks
 from fcot_lite.engines import Request
 from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
 from fcot_lite.evaluate import Evaluation, Student
@@ -77,6 +77,8 @@ writes = {"sample": "samples.jsonl", "curate": "train.jsonl", "train": "adapter/
 path = writes[name]
 (run_dir / path).parent.mkdir(exist_ok=True)
 (run_dir / path).write_text(text)
+if name == "train":
+    (run_dir / "checkpoints" / "checkpoint-1").mkdir(parents=True, exist_ok=True)
 hashes = {path: hashlib.sha256(text.encode()).hexdigest()}
 outcome = {**json.loads((runs / "outcomes.json").read_text())[name], "outputs": hashes}
 (run_dir / "stages" / f"{name}.json").write_text(json.dumps(outcome))
@@ -200,6 +202,7 @@ def test_a_run_leaves_everything_behind(bench: Bench) -> None:
     assert bench.ran() == STAGES
     assert result == read_json(bench.run_dir / "result.json")
     assert result is not None
+    assert not (bench.run_dir / "checkpoints").exists()
     assert list(result["stages"]) == ["models", *STAGES]
     assert all(stage["wall_seconds"] > 0 for stage in result["stages"].values())
     assert {path.name for path in bench.run_dir.iterdir()} == {
@@ -949,6 +952,67 @@ def test_sampling_training_and_evaluation_see_the_same_ids(
     assert len(asked["sampled"]) == 4
     for index, ids in by_index.items():
         assert asked["evaluated"][index] == ids
+
+
+def test_the_best_epoch_on_validation_becomes_the_adapter(
+    context: stage.Context, monkeypatch: pytest.MonkeyPatch, tokenizer: Any
+) -> None:
+    """The second of three; the engine serves whatever was merged last, or the untrained student."""
+    chosen = context.recipe.student.model_copy(update={"select": "validation_accuracy"})
+    task = context.recipe.task.model_copy(update={"validation": 4, "test": 3})
+    context = dataclasses.replace(context, recipe=context.recipe.model_copy(update={"student": chosen, "task": task}))
+    serve(monkeypatch, tokenizer)
+    stage.sample(context)
+    stage.curate(context)
+    skills, names = {"": 0, "1": 1, "2": 3, "3": 2}, ["epoch-1", "epoch-2", "epoch-3"]
+    (context.run_dir / "epochs" / "epoch-9").mkdir(parents=True)  # of an earlier recipe
+
+    def trained(*_: Any, output_dir: Path, epochs_dir: Path, **__: Any) -> student.TrainOutcome:
+        for name in names:
+            (epochs_dir / name).mkdir(parents=True)
+            (epochs_dir / name / "weights").write_text(name[-1])
+        output_dir.mkdir()
+        (output_dir / "weights").write_text("3")
+        return student.TrainOutcome(
+            trainable_parameters=1,
+            num_tokens=1,
+            wall_seconds=1.0,
+            tokens_per_second=1.0,
+            losses=[],
+            batching="padding-free",
+            padding=0.0,
+            steps=1,
+            resumed_at=None,
+            epochs=names,
+            peak_gpu_allocated_gib=None,
+            peak_gpu_reserved_gib=None,
+        )
+
+    monkeypatch.setattr(student, "train", trained)
+    outcome = stage.train(context)
+    assert sorted(outcome["outputs"]) == [f"epochs/{name}/weights" for name in names]
+    assert sorted(path.name for path in (context.run_dir / "epochs").iterdir()) == names
+    write_json(context.run_dir / "stages" / "train.json", outcome)
+
+    problems = {part: tasks.problems(task, part) for part in ("validation", "test")}
+    served, asked = [""], set()
+
+    def answer(request: Request) -> Answer:
+        chat = tokenizer.decode(request.prompt_token_ids)
+        ((part, index),) = (
+            (part, i) for part, row in problems.items() for i, p in enumerate(row) if p.question in chat
+        )
+        asked.add((served[0], part))
+        right = index < skills[served[0]]
+        return Answer(f"The answer is {problems[part][index].target if right else -1}.")
+
+    monkeypatch.setattr(stage._Engines, "start", lambda *_: FakeEngine(answer))
+    monkeypatch.setattr(student, "merge", lambda _, folder, __: served.__setitem__(0, (folder / "weights").read_text()))
+    evaluated = stage.evaluate(context)
+    assert evaluated["selection"]["picked"] == "epoch-2"
+    assert (context.run_dir / "adapter" / "weights").read_text() == "2"
+    assert evaluated["outputs"]["adapter/weights"] == sha256_file(context.run_dir / "adapter" / "weights")
+    assert asked == {("", "validation"), ("", "test"), *((name, "validation") for name in "123"), ("2", "test")}
 
 
 OWN = [{"text": f"Start with {n}. Add {n}. What is the result?", "result": str(2 * n)} for n in range(1, 201)]

@@ -99,6 +99,20 @@ def test_what_was_not_measured_is_none() -> None:
     assert made(sample={"tokens_per_accepted": None})["teacher"]["tokens_per_accepted"] is None
 
 
+def test_a_chosen_epoch_is_said_with_what_it_was_chosen_from() -> None:
+    candidates = {"epoch-1": METHOD, "epoch-2": AFTER}
+    for by, lines in (
+        ("validation_accuracy", [
+            "student after: epoch-2, the best on validation by greedy accuracy "
+            f"(epoch-1 {100 * METHOD['accuracy']:.1f} %, epoch-2 {100 * AFTER['accuracy']:.1f} %)"
+        ]),
+        ("last", []),
+    ):  # fmt: skip
+        value = made(evaluate={"selection": {"by": by, "picked": "epoch-2", "candidates": candidates}})
+        assert value["selection"]["picked"] == "epoch-2"
+        assert [line for line in notes(value) if line.startswith("student after")] == lines
+
+
 def test_the_trainers_own_peaks_are_the_training_stages() -> None:
     stages = made(train={"peak_gpu_allocated_gib": 3.5, "peak_gpu_reserved_gib": 4.0})["stages"]
     assert (stages["train"]["peak_gpu_allocated_gib"], stages["train"]["peak_gpu_reserved_gib"]) == (3.5, 4.0)

@@ -81,8 +81,9 @@ def test_nf4_and_lora_learn_while_the_base_stays(tmp_path: Path, monkeypatch: py
         seed=0,
         machine=machine,
         output_dir=tmp_path / "adapter",
-        log_dir=tmp_path / "logs",
+        checkpoints_dir=tmp_path / "checkpoints",
         progress=lambda *_: None,
+        say=print,
     )
 
     # It learns the batch by heart.

@@ -3,7 +3,7 @@
 import re
 
 _RAN_OUT = re.compile(
-    r"out of memory|can(?:no|')t allocate memory|bad_alloc|No available memory for the cache blocks"
+    r"out of memory|can(?:no|')t allocate memory|bad_alloc|ALLOC_FAILED|No available memory for the cache blocks"
     r"|larger than the available KV cache|memory on (?:device|node) .* is less than",
     re.IGNORECASE | re.DOTALL,
 )
