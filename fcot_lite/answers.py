@@ -55,7 +55,7 @@ from fcot_lite.retractions import end_of, is_taken_back
 
 Mode = Literal["strict", "flexible", "paper", "paper-v1"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-GRADER_VERSION = "5"  # part of every stage's key; raise it with any change of a verdict
+GRADER_VERSION = "6"  # part of every stage's key; raise it with any change of a verdict
 MOST_ANSWERS = 50  # only the last 50 statements are read: beyond that a text only repeats itself
 LONGEST_READ = 250_000  # characters from the end of a text: twice what 32k tokens are
 

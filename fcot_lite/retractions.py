@@ -1,8 +1,9 @@
 r"""What a text says after its last answer: whether that takes the answer back or gives another one.
 
-Three things make "The answer is 5." no plain answer any more: words that take it back ("Wait, ...", "I mean ...", "That
-is wrong."), another answer on the next line or as the next sentence, and a conclusion that another value is the one
-("So it is 6.", "Therefore, she has 6 apples."). When in doubt it is taken back: this decides what a student learns.
+Three things make "The answer is 5." no plain answer any more: words that take it back or doubt it ("Wait, ...", "I mean
+...", "That can't be right."), another answer on the next line, as the next sentence or as all the rest of the text, and
+a conclusion that another value is the one ("So it is 6.", "Therefore, she has 6 apples.", "Result: 6"). When in doubt
+it is taken back: this decides what a student learns.
 """
 
 import re
@@ -20,15 +21,21 @@ TAKEN_BACK = re.compile(
         (?i: wait\b | oops\b | hold\ on\b | scratch\ that\b | correction\b | sorry\b
            | actually\b(?!,?\ (?:we|you|i|let)\b) | (?P<no>no,)
            | make\ (?:that|it)\b | (?:i|we)\ (?:was|were)\ (?:wrong|mistaken)\b
-           | (?:i|we)\ made\ an?\ (?:mistake|error)\b | hmm+\b
+           | (?:(?:i\ think|it\ seems)\ (?:that\ )?)?(?:i|we)\ (?:have\ )?made\ an?\ (?:mistake|error)\b | hmm+\b
            | i\ (?:mean|meant|doubt)\b | i(?:\ am|['’]m)\ not\ (?:sure|certain)\b | my\ (?:mistake|bad)\b
            | (?:or\ )?rather,
            | on\ (?:second\ thought|reflection)\b | edit: | just\ kidding\b
            | (?:ignore|disregard|forget)\ (?:that|this|it|the|my)\b
            | let\ (?:me|us)\ (?:correct|fix|re-?(?:do|check|count|compute|calculate|consider|think|evaluate|examine))\b
+           | none\ of\ the\ (?:options|choices|answers)\b
            | (?:(?:but|and|so|which)\ )?(?:that|this|it|which|(?:the|this|that|my)\ (?:answer|above|result|solution))
-             (?:\ is|\ was|['’]s|\ (?:can)?\ ?not\ be|\ can['’]t\ be|\ isn['’]t)
-             \ (?:wrong|incorrect|a\ mistake|not\ (?:right|correct|true|it|the\ answer))\b
+             (?: (?:\ is|\ was|['’]s|\ (?:seems|looks|sounds)(?:\ to\ be)?)
+                 \ (?:clearly\ |obviously\ )?
+                 (?:wrong|incorrect|off|impossible|a\ mistake|too\ (?:small|low|big|large|high)
+                   |not\ (?:right|correct|true|possible|it|the\ answer))
+               | (?:\ can\ ?not\ be|\ can['’]t\ be|\ isn['’]t|\ wasn['’]t)
+                 \ (?:right|correct|true|possible|it|the\ answer)
+               | \ does(?:\ not|n['’]t)\ (?:match|fit|make\ sense|add\ up|work|look|seem|sound) )\b
            | (?:(?:so|then|but)\ )?(?:it|this|that|the\ \w{1,12})\ should\ (?:be|have\ been)
              \ [$(*\\]{0,3}(?:[0-9A-Z(]|yes\b|no\b)
            | the\ (?:correct|right|real|actual)\ (?:value|result|number|total|amount|one|word|city)
@@ -49,6 +56,8 @@ HARMLESS_BUT = re.compile(
 # A line of a word or three that announces nothing: it may be an answer of its own.
 BARE = re.compile(r"[^\S\n]*(?![-*] )\S{1,40}(?:[^\S\n]\S{1,20}){0,2}(?<![:：])[^\S\n]*")
 BARE_WORD = re.compile(r"[^\S\n]*[*_\"']{0,3}[A-Za-zÀ-ɏ-]{1,40}[*_\"'.!]{0,4}[^\S\n]*")
+# The text's last line, with nothing but a rule or a line of markup before it: "The answer is 5.\n\n6".
+REST = re.compile(r"[^\w\n]{0,20}\n[^\w]{0,20}\n([^\n]{1,60})\s{0,20}\Z")
 # "So it is (C).", "Thus, green.", "It must be Rome."
 _IS = r"(?:['’]s|\s(?:is|was|(?:must|should|would|could|might|may|has\sto)\s(?:also\s)?be|becomes|equals|=))\s+"
 _SUBJECT = rf"(?:it|this|that|the\s\w{{1,15}}(?:\s\w{{1,15}}){{0,3}}?){_IS}"
@@ -62,9 +71,13 @@ ASSENTS = re.compile(r"(?i:correct|right|true|done|clear|final|it|that|all|over|
 CONCLUSIVE = re.compile(
     r"[\s*_#>-]*(?i:so|thus|hence|therefore|consequently|then|it|this|that|in\s(?:total|all)|altogether|finally)\b"
 )
-VERB_AND_NUMBER = re.compile(
-    r"\b(?i:is|are|was|were|be|has|have|had|gives?|makes?|gets?|equals?|leaves?|takes?|costs?)\s(?:\w{1,12}\s)?"
-    r"[$£€\\(*]{0,4}[0-9]"
+CLAIMS_NUMBER = re.compile(
+    r"""\b(?i:is|are|was|were|be|has|have|had|gives?|makes?|gets?|equals?|leaves?|takes?|costs?)\s(?:\w{1,12}\s)?
+        [$£€\\(*]{0,4}[0-9]
+      | \b(?i:final|result|total|solution|count|sum|update|corrected|revised)(?:\s\w{1,12})?[*_]{0,2}\s?[:=][*_]{0,2}\s?
+        (?:[a-z]\s?=\s?)?[$£€\\(*]{0,4}[0-9]  # "Result: 6"
+      | [0-9][)$*]{0,3}\s(?i:is|are)\s(?i:the|my|our)\s(?i:final|correct|right|real|actual|answer|result)\b""",
+    re.VERBOSE,
 )
 EXPLAINS = re.compile(r"[\s*_#>-]*(?i:explanation|reason|reasoning|notes?|check|verification|steps?)\b")
 NEXT_QUESTION = re.compile(r"\n\s*(?:Q|Question|Problem)\s?[0-9]{0,3}:")
@@ -75,6 +88,7 @@ NAMED_OPTION = re.compile(r"[(\[]([A-Z])[)\]]|\b(?i:option|choice|letter)\W{1,3}
 DESCRIBES = re.compile(
     r"\s*[(\[][A-Z][)\]]\s(?:is|was|says|means)\b(?![^.!?\n]*\b(?i:correct|right|better|best|true|answer|likely)\b)"
 )
+SEVERAL = re.compile(r"\b(?i:both|either)\b")
 DISMISSES = re.compile(r"\b(?i:wrong|incorrect|not|cannot|false|unlike|eliminated?|ruled?|impossible)\b|n['’]t\b")
 
 
@@ -103,11 +117,12 @@ def end_of(text: str, begins: int, answer: Stated) -> int:
 
 
 def _stands_alone(text: str, ends: int, answer: Stated, read: Read) -> bool:
-    """Whether the next line, or the next sentence, is another answer and nothing else."""
+    """Whether the next line, the next sentence or all the rest of the text is another answer and nothing else."""
     value = answer[0]
     is_letter = str(value).isupper()
     bare = BARE if isinstance(value, Fraction) or value in ("yes", "no") or is_letter else BARE_WORD
-    for place in (below(text, ends, len(text)), next_sentence(text, ends, len(text))):
+    rest = REST.match(text, ends) if bare is BARE else None
+    for place in (below(text, ends, len(text)), next_sentence(text, ends, len(text)), rest and rest.span(1)):
         if place and bare.fullmatch(text, *place):
             other = read(text, *place, True)
             # Words that a formula's reader takes for one, and a number below a letter, are remarks.
@@ -128,7 +143,8 @@ def _concludes(text: str, ends: int, answer: Stated, read: Read) -> bool:
         for start, end in _sentences(text, ends, limit):
             letters = {match[1] or match[2] for match in NAMED_OPTION.finditer(text, start, end)}
             is_remark = DISMISSES.search(text, start, end) or DESCRIBES.match(text, start, end)
-            if letters and value not in letters and not is_remark:
+            is_other = value not in letters or (len(letters) > 1 and SEVERAL.search(text, start, end) is not None)
+            if letters and is_other and not is_remark:
                 return True
     for conclusion in CONCLUDES.finditer(text, ends, limit):
         start = conclusion.end()
@@ -156,7 +172,7 @@ def _concludes_number(text: str, ends: int, value: Fraction) -> bool:
             words = _WORD.findall(text[start:end].lower())
             found += [Fraction(NUMBER_WORDS[word]) for word in words if word in NUMBER_WORDS and word != "one"]
         if found:
-            claims |= concludes or (not is_explained and VERB_AND_NUMBER.search(text, start, end) is not None)
+            claims |= concludes or (not is_explained and CLAIMS_NUMBER.search(text, start, end) is not None)
             is_value = value in found
     return claims and not is_value
 
