@@ -181,7 +181,9 @@ def _shorter_context(recipe: Recipe, stage: Stage, machine: Machine) -> Iterator
 def _fewer_sequences(recipe: Recipe, stage: Stage, machine: Machine) -> Iterator[Values]:
     """Also of prompt tokens at once, which is what vLLM's largest batch takes."""
     if machine.device == "cuda":
-        yield {f"{_block(stage)}.engine.max_num_seqs": 32, f"{_block(stage)}.engine.max_num_batched_tokens": 2048}
+        engine = f"{_block(stage)}.engine"
+        few = min(served(recipe, stage)[1].max_num_seqs, 32)
+        yield {f"{engine}.max_num_seqs": few, f"{engine}.max_num_batched_tokens": 2048}
 
 
 def _smaller_cache(recipe: Recipe, stage: Stage, machine: Machine) -> Iterator[Values]:

@@ -35,18 +35,21 @@ def plan(recipe: Recipe, machine: Machine, available_gib: float, runs: Sequence[
     work, price = workload(recipe, runs), recipe.cost.usd_per_hour
     order = advice.stages(recipe)
 
-    def rate(stage: Stage, of: Recipe = recipe) -> Rate | None:
-        return _rate(of, stage, machine, card, device, available_gib, seen)
+    def stage(name: Stage, of: Recipe = recipe) -> dict[str, Any]:
+        fits = _peak(of, name, machine, available_gib)["fits"]
+        rate = _rate(of, name, machine, card, device, available_gib, seen) if fits else None
+        return _stage(work.tokens[name], rate, price, card)
 
-    stages = {stage: _stage(work.tokens[stage], rate(stage), price, card) for stage in order}
+    stages = {name: stage(name) for name in order}
     methods = {}
     for method in METHODS:
         other = recipe.model_copy(update={"student": recipe.student.model_copy(update={"method": method})})
         peak = _peak(other, "train", machine, available_gib)
-        seconds = (
-            _stage(work.tokens["train"], rate("train", other), price, card)["wall_seconds"] if peak["fits"] else None
-        )
-        methods[method] = {**{key: peak[key] for key in ("peak_gib", "fits")}, "train_wall_seconds": seconds}
+        methods[method] = {
+            "peak_gib": peak["peak_gib"],
+            "fits": peak["fits"],
+            "train_wall_seconds": stage("train", other)["wall_seconds"],
+        }
     off = rates.errors(device, seen)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -64,14 +67,14 @@ def plan(recipe: Recipe, machine: Machine, available_gib: float, runs: Sequence[
         "samples": _whole(work.samples),
         "training_rows": _whole(work.rows),
         "stages": stages,
-        "wall_seconds": _sum(stage["wall_seconds"] for stage in stages.values()),
-        "cost_usd": _sum(stage["cost_usd"] for stage in stages.values()),
+        "wall_seconds": _sum(one["wall_seconds"] for one in stages.values()),
+        "cost_usd": _sum(one["cost_usd"] for one in stages.values()),
         "usd_per_hour": price,
-        "energy_kwh": _sum(stage["energy_kwh"] for stage in stages.values()),
+        "energy_kwh": _sum(one["energy_kwh"] for one in stages.values()),
         "changes": [
             {**asdict(change), "overrides": list(change.overrides)}
-            for stage in order
-            for change in advice.changes(recipe, stage, machine, available_gib)
+            for name in order
+            for change in advice.changes(recipe, name, machine, available_gib)
         ],
         "rates": {
             "runs_on_this_device": len({one.run for one in seen if one.device == device}),

@@ -15,7 +15,7 @@ from fcot_lite.tasks import SPLITS, custom
 from fcot_lite.tasks.generated import DEFAULT_SIZE
 
 # Questions of train, validation and test by the paper's split (docs/tasks.md), so that no file has to be here;
-# tests/test_workload.py counts them where the files are. AQuA's training file is published nowhere any more.
+# tests/test_plan.py counts them where the files are. AQuA's training file is published nowhere any more.
 QUESTIONS: Mapping[str, tuple[int | None, int | None, int]] = {
     "single_eq": (320, 36, 152),
     "addsub": (246, 30, 119),

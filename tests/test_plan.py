@@ -1,6 +1,7 @@
 """`fcot plan`: every recipe on every device, and what the command prints."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 
-from fcot_lite import advice, devices, rates, report
+from fcot_lite import advice, devices, rates, report, tasks
 from fcot_lite.devices import CARDS
 from fcot_lite.errors import RecipeError
 from fcot_lite.files import write_atomic, write_json
@@ -19,6 +20,7 @@ from fcot_lite.rates import Observed
 from fcot_lite.recipe import Recipe, dump, load
 from fcot_lite.workload import QUESTIONS, questions, workload
 
+REAL_DATA = os.environ.get("FCOT_DATA")  # read here: conftest.py hides it from every test
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 FREE_GIB = 20.0
 
@@ -242,6 +244,19 @@ def test_questions_without_a_file_and_without_a_network() -> None:
     assert questions(recipe("gpu").task) == {"train": 2000, "validation": 200, "test": 500}
     assert set(questions(recipe("aqua").task)) == {"train", "validation", "test"}
     assert QUESTIONS.keys() >= {load(file).task.name for file in RECIPES} - {"chain_arithmetic", "rg:gsm_symbolic"}
+
+
+@pytest.mark.skipif(REAL_DATA is None, reason="FCOT_DATA names no folder with the paper's data")
+def test_questions_as_the_files_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FCOT_DATA", str(REAL_DATA))
+    counted = {row.name: (row.train, row.validation, row.test) for row in tasks.describe() if row.name in QUESTIONS}
+    assert counted == QUESTIONS
+
+
+def test_a_card_that_is_not_in_the_table_fits_or_not_but_its_speed_is_unknown() -> None:
+    made = plan(recipe("gsm8k"), Machine("cuda", (0,), "NVIDIA L40S", 44.9, (8, 9)), FREE_GIB, [])
+    assert (made["teacher"]["fits"], made["student"]["fits"], made["wall_seconds"]) == (True, True, None)
+    assert made["device"] == {"name": "NVIDIA L40S", "memory_gib": 44.9}
 
 
 def test_the_budget_decides_how_much_is_sampled() -> None:
