@@ -19,6 +19,8 @@ from fcot_lite.recipe import Recipe
 from fcot_lite.rows import ANEW, IGNORED, Collate, TokenRow, check_rows, token_row
 from fcot_lite.teacher import rendered
 
+REPLACE = "complete or replace the model's files, or name another model"
+
 
 def refuse(checks: Iterable[Check]) -> None:
     """Raises DataError for the first check that fails. Those behind it are not made."""
@@ -53,7 +55,10 @@ def of_model(model_dir: Path) -> Iterator[Check]:
         yield template(tokenizer)
         yield embeddings(tokenizer, *embedding_rows(model_dir))
     except DataError as error:
-        yield Check("student's files", "fail", str(error), "complete or replace them, or name another model", data=True)
+        yield Check("student's files", "fail", str(error), REPLACE, data=True)
+    except Exception as error:  # noqa: BLE001 - anybody's files: the libraries raise whatever they stumble over
+        found = f"{model_dir}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        yield Check("student's files", "fail", found, REPLACE, data=True)
 
 
 def of_rows(

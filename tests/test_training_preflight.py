@@ -190,6 +190,27 @@ def test_a_directory_without_embeddings(model_dir: Path, tmp_path: Path) -> None
     assert "holds model.embed_tokens.weight" in failed(training_preflight.of_model(folder)).found
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("config.json", "{", "not valid JSON"),
+        ("config.json", "[]", "AttributeError"),
+        ("config.json", '{"model_type": "llama", "hidden_size": "abc"}', "expected int, got str"),
+        ("config.json", '{"model_type": "llama", "hidden_size": 8, "num_attention_heads": 3}', "hidden size"),
+        ("tokenizer.json", "{}", "KeyError"),
+        ("tokenizer.json", '{"added', "JSONDecodeError"),
+        ("model.safetensors", "cut", "SafetensorError"),
+        ("chat_template.jinja", "{% for %}", "TemplateSyntaxError"),
+        ("chat_template.jinja", "{{ messages.__class__.__mro__ }}", "SecurityError"),
+    ],
+)
+def test_damaged_files(file: str, text: str, says: str, model_dir: Path, tmp_path: Path) -> None:
+    folder = changed(model_dir, tmp_path)
+    (folder / file).write_text(text)
+    check = failed(training_preflight.of_model(folder))
+    assert (check.name, says in check.found) == ("student's files", True), check.found
+
+
 @pytest.mark.parametrize("wrong", [CHATML.replace("<|im_end|>", ""), CHATML.replace("content }}", "content }}!")])
 def test_a_template_by_which_nothing_ends(model_dir: Path, tmp_path: Path, wrong: str) -> None:
     folder = changed(model_dir, tmp_path)
