@@ -80,6 +80,7 @@ def test_adapter_and_nothing_else_is_left(runs: Path) -> None:
     assert (run / "adapter" / "adapter_model.safetensors").stat().st_size > 100_000
     assert not list(run.rglob("*.tmp")), "temporary files"
     assert not (run / ".merged").exists()
+    assert not (run / "checkpoints").exists()
 
 
 def test_the_table_says_what_the_json_says(runs: Path, result: dict) -> None:
