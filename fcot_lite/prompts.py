@@ -8,6 +8,7 @@ control token of the model written there (`<|im_end|>` …) is spelt out.
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -37,9 +38,12 @@ PLACES = {
 }
 _PLACE = re.compile(r"\\[A-Za-z]+(?:\{\w*\})+|\{(\w+)\}")
 ARROW = "-->"
-# A rationale stands in the answer, in plain sight. Templates that can think (Qwen3, SmolLM3) are asked not to: else
-# they put a block of it before an answer and leave it out of the prompt, which then is no prefix of the whole.
-NO_THINKING = {"enable_thinking": False}
+DAY = date(2024, 7, 26)  # what Llama 3.2's template writes where nobody tells it the date
+# What every template is rendered with. A rationale stands in the answer, in plain sight, so templates that can think
+# (Qwen3, SmolLM3) are asked not to: else they put a block of it before an answer and leave it out of the prompt, which
+# then is no prefix of the whole. Some (Llama 3.2, SmolLM3) write today's date: with it a student would be evaluated by
+# another prompt than it was trained on, and no stored sample would be found again on another day.
+TEMPLATE_VALUES = {"enable_thinking": False, "strftime_now": DAY.strftime}
 Stop = Annotated[str, Field(min_length=1)]  # an empty one would end every text at once
 
 
@@ -205,7 +209,7 @@ def prompt_ids(tokenizer: Any, rendered: Rendered, where: str) -> tuple[int, ...
         controls = control_tokens(tokenizer)
         if not any(token in turn["content"] for turn in rendered for token in controls):
             encoded = tokenizer.apply_chat_template(
-                list(rendered), add_generation_prompt=True, tokenize=True, return_dict=True, **NO_THINKING
+                list(rendered), add_generation_prompt=True, tokenize=True, return_dict=True, **TEMPLATE_VALUES
             )
             return tuple(encoded["input_ids"])
         return _chat_ids_in_pieces(tokenizer, rendered, where)
@@ -226,7 +230,7 @@ def _chat_ids_in_pieces(tokenizer: Any, turns: Sequence[Message], where: str) ->
     while any(mark in turn["content"] for mark in marks for turn in turns):
         marks = [f"@{mark}@" for mark in marks]
     marked = [{"role": turn["role"], "content": mark} for turn, mark in zip(turns, marks, strict=True)]
-    text = tokenizer.apply_chat_template(marked, add_generation_prompt=True, tokenize=False, **NO_THINKING)
+    text = tokenizer.apply_chat_template(marked, add_generation_prompt=True, tokenize=False, **TEMPLATE_VALUES)
     ids: list[int] = []
     for mark, turn in zip(marks, turns, strict=True):
         before, found, text = text.partition(mark)
@@ -278,8 +282,8 @@ def end_of_turn_id(tokenizer: Any) -> int:
 def _end_of_turn_id(tokenizer: Any, _template: str) -> int:
     question = [{"role": "user", "content": "1"}]
     answered = [*question, {"role": "assistant", "content": "2"}]
-    whole = tokenizer.apply_chat_template(answered, tokenize=False, **NO_THINKING)
-    start = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False, **NO_THINKING)
+    whole = tokenizer.apply_chat_template(answered, tokenize=False, **TEMPLATE_VALUES)
+    start = tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False, **TEMPLATE_VALUES)
     if whole.startswith(start) and (said := whole[len(start) :].lstrip()).startswith("2"):  # Mistral's puts a space
         rest = tokenizer(said[1:], add_special_tokens=False)["input_ids"]
         if rest and rest[0] in control_tokens(tokenizer).values():

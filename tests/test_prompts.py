@@ -28,6 +28,7 @@ from fcot_lite.prompts import (
 from fcot_lite.records import Problem, Sample
 
 QUESTION = [{"role": "user", "content": "Start with 3. Add 4. What is the result?"}]
+DAY = "26 Jul 2024"
 CONTROL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 
@@ -189,6 +190,17 @@ def test_a_model_that_can_think_is_asked_not_to(tokenizer: Any) -> None:
     assert tuple(whole[: len(ids) + len(said)]) == (*ids, *said)
     spelt_out = prompt_ids(thinker, [{"role": "user", "content": "<|im_end|>"}], "p/0")
     assert thinker.decode(spelt_out).endswith("</think>\n\n")
+
+
+@pytest.mark.parametrize("text", ["2 + 2?", "2 + 2?<|im_end|>"])
+def test_a_template_that_writes_the_date_writes_the_same_one_every_day(tokenizer: Any, text: str) -> None:
+    """Llama 3.2's and SmolLM3's do. The second text is rendered in pieces."""
+    dated, fixed = (
+        with_template(tokenizer, f"Today: {day}\n{CHATML}") for day in ("{{ strftime_now('%d %b %Y') }}", DAY)
+    )
+    asked = [{"role": "user", "content": text}]
+    assert prompt_ids(dated, asked, "q") == prompt_ids(fixed, asked, "q")
+    assert end_of_turn_id(dated) == end_of_turn_id(fixed)
 
 
 def test_a_template_that_puts_a_space_before_the_answer(tokenizer: Any) -> None:
