@@ -14,7 +14,7 @@ from fcot_lite import tasks
 from fcot_lite.errors import DataError
 from fcot_lite.files import read_json
 from fcot_lite.preflight import Check
-from fcot_lite.prompts import NO_THINKING, control_tokens, end_of_turn_id, load_tokenizer, prompt_ids
+from fcot_lite.prompts import TEMPLATE_VALUES, control_tokens, end_of_turn_id, load_tokenizer, prompt_ids
 from fcot_lite.recipe import Recipe
 from fcot_lite.rows import ANEW, IGNORED, Collate, TokenRow, check_rows, token_row
 from fcot_lite.teacher import rendered
@@ -135,11 +135,14 @@ def embedding_rows(model_dir: Path) -> tuple[int, int]:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     table = model.get_input_embeddings()
+    # By the end of its name alone: GPT-2's file leaves out `transformer.`, and Gemma 3's says `language_model.model.`
+    # where the model says `model.language_model.`.
     name = next(f"{name}.weight" for name, module in model.named_modules() if module is table)
+    own = ".".join(name.split(".")[-2:])
     for file in sorted(model_dir.glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
             for key in weights.keys():  # noqa: SIM118 - it is no dict
-                if f".{name}".endswith(f".{key}"):  # GPT-2's file leaves out `transformer.`
+                if f".{key}".endswith(f".{own}"):
                     return table.num_embeddings, weights.get_slice(key).get_shape()[0]
     raise DataError(f"{model_dir}: no file of weights holds {name}; fetch the model again")
 
@@ -228,7 +231,7 @@ def _prefix_fault(
     else:
         turns = [*prompt, *said]
         texts = [turn["content"] for turn in turns]
-        whole = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, **NO_THINKING)["input_ids"]
+        whole = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=True, **TEMPLATE_VALUES)["input_ids"]
     if any(token in text for text in texts for token in controls):
         return None  # spelt out on purpose, where the template would have let it speak
     asked = len(row.prompt)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 from conftest import CHATML, REPOSITORY
+from safetensors.numpy import save_file
 
 from fcot_lite import doctor, models, stage, student, training_preflight
 from fcot_lite.errors import DataError, RecipeError
@@ -184,6 +186,21 @@ def test_a_tokenizer_with_words_the_model_has_not(model_dir: Path, tmp_path: Pat
     assert "belongs to the model" in check.fix
 
 
+def test_a_file_may_call_the_embeddings_otherwise_than_the_model(tmp_path: Path) -> None:
+    """As Gemma 3's from 4B on and GPT-2's do."""
+    from transformers import Gemma3Config, Gemma3TextConfig, GPT2Config, SiglipVisionConfig
+
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    text = Gemma3TextConfig(vocab_size=300, head_dim=8, **sizes)
+    gemma = Gemma3Config(text_config=text, vision_config=SiglipVisionConfig(image_size=28, patch_size=14, **sizes))
+    gpt2 = GPT2Config(vocab_size=300, n_embd=8, n_layer=1, n_head=1)
+    for config, key in ((gemma, "language_model.model.embed_tokens.weight"), (gpt2, "wte.weight")):
+        folder = tmp_path / config.model_type
+        config.save_pretrained(folder)
+        save_file({key: numpy.zeros((300, 8), numpy.float16)}, folder / "model.safetensors")
+        assert training_preflight.embedding_rows(folder) == (300, 300)
+
+
 def test_a_directory_without_embeddings(model_dir: Path, tmp_path: Path) -> None:
     folder = changed(model_dir, tmp_path)
     (folder / "model.safetensors").unlink()
@@ -257,6 +274,8 @@ def test_a_completion_of_which_nothing_is_learnt(tokenizer: Any) -> None:
     nothing = TokenRow(row.input_ids, [-100] * len(row.labels))
     check = failed([training_preflight.whole_rows(tokenizer, [row, nothing], 99, 300)])
     assert "row 2 of 2: no token carries a label" in check.found
+    unequal = failed([training_preflight.whole_rows(tokenizer, [TokenRow([5, 6], [6])], 99, 300)])
+    assert unequal.found == "training row 1 of 1: 2 input_ids but 1 labels"
 
 
 def test_a_row_that_would_be_cut(tokenizer: Any) -> None:
