@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,28 @@ def test_a_lock_where_nothing_can_be_written(tmp_path: Path) -> None:
     for folder in (tmp_path / "file", Path("/proc/fcot")):  # not even root can write into /proc
         with pytest.raises(ResourceError, match=r"make the folder writable|is a file, not a folder"):
             files.lock(folder / "x.lock", "it")
+
+
+def test_a_folder_is_replaced_whole_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    for content in ("old", "new"):
+        with files.whole_folder(path) as folder:
+            assert not path.exists() or (path / "file").read_text() == "old"
+            (folder / "file").write_text(content)
+    assert (path / "file").read_text() == "new"
+    with suppress(KeyboardInterrupt), files.whole_folder(path) as folder:
+        (folder / "file").write_text("half")
+        raise KeyboardInterrupt
+    assert (path / "file").read_text() == "new"
+    assert [file.name for file in tmp_path.rglob("*")] == ["weights", "file"]
+
+
+def test_what_a_killed_process_left_of_its_folder_goes_and_what_a_live_one_makes_stays(tmp_path: Path) -> None:
+    dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    left = [f".weights.{dead}.tmp", f".weights.{dead}.old.tmp"]
+    stays = [f".weights.{os.getppid()}.tmp", ".weights.mine.tmp", f".weights2.{dead}.tmp"]
+    for name in (*left, *stays):
+        (tmp_path / name).mkdir()
+    with files.whole_folder(tmp_path / "weights"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"weights", *stays}
