@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fcot_lite import models, student, tasks
 from fcot_lite.engines import Engine
-from fcot_lite.engines.vllm import VllmEngine, adapter_rank, lora_rank_limit
+from fcot_lite.engines.vllm import Engines, adapter_rank, has_adapters, lora_rank_limit
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.evaluate import Evaluation, Student, summary
 from fcot_lite.files import read_json, read_record, sha256_file, sha256_json, whole_folder, write_atomic, write_json
@@ -56,8 +56,9 @@ def export(
     """Writes `folder`, whole or not at all, and returns what its RECORD says.
 
     Its parity is between greedy answers to the first `problems` test questions: of merged weights and of the adapter
-    they were made from; of an adapter, and of weights that were all trained, and of what the run evaluated.
-    Raises DataError where the run's student is not what the run trained.
+    they were made from; of all else (an adapter, weights that were all trained, merged ones whose adapter vLLM can't
+    serve) and of what the run evaluated. Raises DataError where the run's student is not what the run trained,
+    RecipeError for an adapter that nothing would serve.
     """
     adapter = run_dir / "adapter"
     trained = read_json(run_dir / "stages" / "train.json")
@@ -69,6 +70,9 @@ def export(
             raise DataError(f"{run_dir / name}: not what the run trained; run its recipe again to train it anew")
     progress(0, 0, "preparing")
     model_dir = models.resolve(recipe.student.model, say=lambda line: progress(0, 0, line))
+    served = has_adapters(model_dir)
+    if to == "adapter" and not served:
+        raise RecipeError(f"--to adapter: vLLM serves no adapters on {recipe.student.model}; use --to merged")
     tokenizer = load_tokenizer(model_dir)
     is_full = recipe.student.method == "full"
     with whole_folder(folder) as work:
@@ -85,7 +89,7 @@ def export(
                 work / "adapter_config.json",
                 settings | {"base_model_name_or_path": upstream(recipe.student.model)},  # no path of this machine
             )
-        engines = _Engines(machine, recipe)
+        engines, options = Engines(machine), recipe.evaluate.engine
         evaluation = Evaluation(recipe, store, model_dir, progress)
         asked = evaluation.test[:problems]
 
@@ -95,14 +99,16 @@ def export(
         weights_hash, adapter_hash = trained["weights_hash"], sha256_json(outputs)
         as_evaluated = Student(weights_hash, adapter_hash, _stored)
         # On a CPU the run evaluated merged weights, so that its answers are not those of the served adapter.
-        as_served = Student(weights_hash, f"{adapter_hash}, served", lambda: engines.start(model_dir, adapter))
+        as_served = Student(weights_hash, f"{adapter_hash}, served", lambda: engines.start(model_dir, options, adapter))
         try:
             if to == "adapter":
-                exported = Student(weights_hash, f"{adapter_hash}, served", lambda: engines.start(model_dir, work))
+                exported = Student(
+                    weights_hash, f"{adapter_hash}, served", lambda: engines.start(model_dir, options, work)
+                )
                 parity = compare(EVALUATED, items(as_evaluated, "as evaluated"), items(exported, "exported"))
             else:
-                reference, name = (as_evaluated, EVALUATED) if is_full else (as_served, SERVED)
-                exported = Student(models.weights_hash(work), None, lambda: engines.start(work))
+                reference, name = (as_evaluated, EVALUATED) if is_full or not served else (as_served, SERVED)
+                exported = Student(models.weights_hash(work), None, lambda: engines.start(work, options))
                 parity = compare(name, items(reference, "adapter"), items(exported, "exported"))
         finally:
             engines.close()
@@ -187,22 +193,3 @@ def _end_turns(folder: Path, end_of_turn: int) -> None:
     known = config.get("eos_token_id")
     ends = [known] if isinstance(known, int) else list(known or [])
     write_json(path, config | {"eos_token_id": ends if end_of_turn in ends else [*ends, end_of_turn]})
-
-
-class _Engines:
-    """At most one engine at a time."""
-
-    def __init__(self, machine: Machine, recipe: Recipe) -> None:
-        self._machine, self._recipe = machine, recipe
-        self._engine: Engine | None = None
-
-    def start(self, model: Path, adapter: Path | None = None) -> Engine:
-        self.close()
-        rank = adapter_rank(read_json(adapter / "adapter_config.json")) if adapter else 0
-        self._engine = VllmEngine(model, self._recipe.evaluate.engine, self._machine, adapter, rank)
-        return self._engine
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-        self._engine = None

@@ -25,7 +25,7 @@ from fcot_lite.answers import accepted
 from fcot_lite.engines import Engine
 from fcot_lite.engines.lifeline import LIFELINE, follow_parent
 from fcot_lite.engines.memory import LOWER_MEMORY, ran_out_of_memory
-from fcot_lite.engines.vllm import serves_adapters
+from fcot_lite.engines.vllm import Engines, serves_adapters
 from fcot_lite.errors import INTERRUPTED, DataError, EngineError, FcotError, RecipeError, ResourceError
 from fcot_lite.files import (
     disk_fault,
@@ -106,7 +106,7 @@ def sample(context: Context) -> dict[str, Any]:
         )
         if line := novelty(store, campaign, asked):
             context.progress.say(f"sample: {line}")
-        engines = _Engines(context)
+        engines = Engines(context.machine)
         with judging(store, campaign.hash, prompt) as arriving:
 
             def teaches(question: Question, sample: Sample) -> bool:
@@ -365,7 +365,7 @@ def evaluate(context: Context) -> dict[str, Any]:
         )
     folders = {name: run_dir / EPOCHS / name for name in trained["epochs"]} or {"last": adapter}
     merged = run_dir / ".merged"  # a copy of the whole model that only this stage needs
-    engines = _Engines(context)
+    engines = Engines(context.machine)
     on_adapter = recipe.student.method != "full" and serves_adapters(model_dir, context.machine)
 
     def before() -> Engine:
@@ -449,31 +449,6 @@ STAGES: dict[str, Callable[[Context], dict[str, Any]]] = {
     "evaluate": evaluate,
 }
 JOBS = STAGES | {"export": export}  # what runs as a stage does, and is none of a run's
-
-
-class _Engines:
-    """At most one engine at a time, started when first needed."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._engine: Engine | None = None
-        self._serves: tuple[Path, Path | None] | None = None
-
-    def start(self, model: Path, options: Any, adapter: Path | None = None) -> Engine:
-        from fcot_lite.engines.vllm import VllmEngine, adapter_rank
-
-        if self._engine is not None and self._serves == (model, adapter):
-            return self._engine
-        self.close()
-        rank = adapter_rank(read_json(adapter / "adapter_config.json")) if adapter else 0
-        self._engine = VllmEngine(model, options, self._context.machine, adapter, rank)
-        self._serves = (model, adapter)
-        return self._engine
-
-    def close(self) -> None:
-        if self._engine is not None:
-            self._engine.close()
-        self._engine = None
 
 
 def _files(run_dir: Path, folder: str) -> list[str]:

@@ -188,7 +188,7 @@ def _run(folder: Path, before: Callable[[], None] | None) -> None:
     models.resolve = lambda name, say: Path(name)
     models.weights_hash = lambda path: "w"
     training_preflight.of_model = lambda path: []  # the student is no file
-    stage._Engines.start = lambda engines, *_: _engine(engines, folder)
+    stage.Engines.start = lambda engines, *_: _engine(engines, folder)
     reading, writing = os.pipe()
     os.environ |= {LIFELINE: str(os.getpid()), PROGRESS_FD: str(writing)}
     sys.argv = ["stage", "sample", str(folder / "light")]

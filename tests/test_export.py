@@ -3,6 +3,7 @@
 import copy
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,20 @@ def test_only_an_earlier_export_is_replaced(tmp_path: Path) -> None:
         export.check(recipe(), "merged", "unquantised", tmp_path)
     write_json(tmp_path / export.RECORD, RECORD)
     export.check(recipe(), "merged", "unquantised", tmp_path)
+
+
+def test_no_adapter_goes_out_that_nothing_would_serve(model_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "stages").mkdir(parents=True)
+    write_json(tmp_path / "run" / "stages" / "train.json", {"outputs": {}})
+    gpt2 = shutil.copytree(model_dir, tmp_path / "gpt2")
+    write_json(gpt2 / "config.json", read_json(gpt2 / "config.json") | {"architectures": ["GPT2LMHeadModel"]})
+    own, nothing = recipe(model=str(gpt2)), Any
+    with pytest.raises(RecipeError, match="--to merged"):
+        export.export(
+            own, tmp_path / "run", {}, nothing, nothing, lambda *_: None,
+            to="adapter", base="unquantised", folder=tmp_path / "out", problems=1,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_lines_that_serve_it(tmp_path: Path) -> None:

@@ -434,7 +434,7 @@ def bench(tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> B
     def no_engine(*_: Any) -> None:
         raise AssertionError("an import starts no engine")
 
-    monkeypatch.setattr(stage._Engines, "start", no_engine)
+    monkeypatch.setattr(stage.Engines, "start", no_engine)
     return Bench(tmp_path)
 
 

@@ -669,7 +669,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, tokenizer: Any, **faults: int) -> Fak
         return Answer(f"Way {request.seed}. The answer is {problem.target if right else -1}.", num_tokens=5)
 
     engine = FakeEngine(answer, **faults)
-    monkeypatch.setattr(stage._Engines, "start", lambda *_: engine)
+    monkeypatch.setattr(stage.Engines, "start", lambda *_: engine)
     return engine
 
 
@@ -692,7 +692,7 @@ def test_a_check_is_part_of_the_budget(context: stage.Context, monkeypatch: pyte
         golden = request.seed % 2
         return Answer(problem.metadata["solution"] if golden else f"1 + 1 = 3. The answer is {problem.target}.")
 
-    monkeypatch.setattr(stage._Engines, "start", lambda *_: FakeEngine(answer))
+    monkeypatch.setattr(stage.Engines, "start", lambda *_: FakeEngine(answer))
     drawn = {}
     for check in ("off", "golden"):
         recipe = context.recipe.model_dump()
@@ -1006,7 +1006,7 @@ def test_the_best_epoch_on_validation_becomes_the_adapter(
         right = index < skills[served[0]]
         return Answer(f"The answer is {problems[part][index].target if right else -1}.")
 
-    monkeypatch.setattr(stage._Engines, "start", lambda *_: FakeEngine(answer))
+    monkeypatch.setattr(stage.Engines, "start", lambda *_: FakeEngine(answer))
     monkeypatch.setattr(student, "merge", lambda _, folder, __: served.__setitem__(0, (folder / "weights").read_text()))
     evaluated = stage.evaluate(context)
     assert evaluated["selection"]["picked"] == "epoch-2"
@@ -1045,7 +1045,7 @@ def test_data_of_your_own_through_the_stages(
         (problem,) = (p for p in problems if p.question in tokenizer.decode(request.prompt_token_ids))
         return Answer(f"So. The answer is {problem.target}.", num_tokens=5)
 
-    monkeypatch.setattr(stage._Engines, "start", lambda *_: FakeEngine(answer))
+    monkeypatch.setattr(stage.Engines, "start", lambda *_: FakeEngine(answer))
     sampled = stage.sample(context)
     assert (sampled["samples"], sampled["pass_rate"], sampled["answer_kind"]) == (4, 1.0, "number")
     assert sum(sampled["bad_rows"].values()) == 2

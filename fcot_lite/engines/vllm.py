@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from fcot_lite.engines import Completion, Request
+from fcot_lite.engines import Completion, Engine, Request
 from fcot_lite.engines.memory import LOWER_MEMORY, ran_out_of_memory
 from fcot_lite.errors import EngineError, FcotError, ResourceError
 from fcot_lite.files import read_json
@@ -91,11 +91,16 @@ def engine_environment(machine: Machine) -> dict[str, str | None]:
     return environment
 
 
+def has_adapters(model_dir: Path) -> bool:
+    """Whether vLLM serves adapters on this model at all."""
+    architectures = read_json(model_dir / "config.json").get("architectures") or []
+    return not set(architectures) & set(MERGED_ONLY)
+
+
 def serves_adapters(model_dir: Path, machine: Machine) -> bool:
     """Whether a student is served as base and adapter; else it is merged first. Never on a CPU, where serving an
     adapter ran ten times slower than merged weights (61 against 753 tok/s, 135M student)."""
-    architectures = read_json(model_dir / "config.json").get("architectures") or []
-    return machine.device == "cuda" and not set(architectures) & set(MERGED_ONLY)
+    return machine.device == "cuda" and has_adapters(model_dir)
 
 
 def lora_rank_limit(rank: int) -> int:
@@ -183,6 +188,29 @@ class VllmEngine:
             del self._llm, self._engine
             cleanup_dist_env_and_memory()
             ctypes.CDLL(None).malloc_trim(0)
+
+
+class Engines:
+    """At most one engine at a time, started when first needed."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._engine: VllmEngine | None = None
+        self._serves: tuple[Path, Path | None] | None = None
+
+    def start(self, model: Path, options: EngineBlock, adapter: Path | None = None) -> Engine:
+        if self._engine is not None and self._serves == (model, adapter):
+            return self._engine
+        self.close()
+        rank = adapter_rank(read_json(adapter / "adapter_config.json")) if adapter else 0
+        self._engine = VllmEngine(model, options, self._machine, adapter, rank)
+        self._serves = (model, adapter)
+        return self._engine
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
 
 
 def keep_freed_pages() -> None:
