@@ -101,9 +101,11 @@ def known(name: str) -> Dimensions | None:
 
 
 def of_folder(folder: Path) -> Dimensions | None:
-    """Those of the config.json in `folder`; None where it does not use the usual names."""
+    """Those of the config.json in `folder`; None where it does not use the usual names, or has experts."""
     config: dict[str, Any] = read_json(folder / "config.json")
     config = config.get("text_config", config)
+    if any("experts" in key and value for key, value in config.items()):
+        return None  # by one expert's size, an 8x7B would be planned as a 7B
     try:
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
         head_dim = config.get("head_dim") or hidden // heads
@@ -114,11 +116,16 @@ def of_folder(folder: Path) -> Dimensions | None:
             key_value=(config.get("num_key_value_heads") or heads) * head_dim,
             inner=config["intermediate_size"],
             vocabulary=config["vocab_size"],
-            tied=bool(config.get("tie_word_embeddings")),
+            tied=bool(config.get("tie_word_embeddings", _tied_by_default(str(config.get("model_type"))))),
             heads=heads,
         )
     except KeyError:
         return None
+
+
+def _tied_by_default(model_type: str) -> bool:
+    """A config.json leaves out what is its type's default."""
+    return model_type.startswith(("gemma", "cohere", "smollm3"))
 
 
 def of(name: str, folder: Path | None = None) -> Dimensions | None:
@@ -133,7 +140,8 @@ def of(name: str, folder: Path | None = None) -> Dimensions | None:
 def smaller(name: str) -> list[str]:
     """Models of the same family that the table knows to be smaller, the largest first, as `name` would call them."""
     found, size = known(name), re.search(r"(?<=-)\d+(?:\.\d+)?[bm](?=-|$)", name.lower())
-    if found is None or size is None or "/" not in name:
+    # Of Qwen's Math and 2507 models there are fewer sizes than of the plain ones.
+    if found is None or size is None or "/" not in name or re.search("-math-|-2507", name.lower()):
         return []
     family = _VARIANTS.sub("", name.rpartition("/")[2].lower().removeprefix("meta-")).partition(f"-{size[0]}")[0]
     unit = name[size.end() - 1]

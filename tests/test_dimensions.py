@@ -80,6 +80,7 @@ def test_smaller_models_of_a_family_are_called_as_the_larger() -> None:
     assert dimensions.smaller("google/gemma-2-9b-it") == ["google/gemma-2-2b-it"]
     assert dimensions.smaller("HuggingFaceTB/SmolLM2-135M-Instruct") == []
     assert dimensions.smaller("starter:qwen2.5-coder-0.5b-instruct") == []
+    assert dimensions.smaller("Qwen/Qwen3-4B-Instruct-2507") == [], "there is no Qwen3-1.7B-Instruct-2507"
 
 
 def test_targets_of_lora_by_name() -> None:
@@ -98,6 +99,14 @@ def test_a_config_at_hand_goes_first(tmp_path: Path) -> None:
     assert form == Dimensions(24, 896, 896, 128, 4864, 151936, True, 14) == dimensions.of(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"text_config": config}))
     assert dimensions.of("", tmp_path) == form
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_local_experts": 8}))
+    assert dimensions.of("", tmp_path) is None, "not all of its parameters are known"
+    del config["tie_word_embeddings"]
+    for model_type, tied in (("gemma2", True), ("llama", False)):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": model_type}))
+        form = dimensions.of("", tmp_path)
+        assert form is not None
+        assert form.tied is tied, f"the default of {model_type} in transformers"
     (tmp_path / "config.json").write_text(json.dumps({"n_embd": 768}))
     assert dimensions.of("Qwen/Qwen2.5-7B", tmp_path) is None, "another architecture is not guessed"
 
