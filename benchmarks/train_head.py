@@ -3,9 +3,10 @@
     python benchmarks/train_head.py          # writes benchmarks/results/train_head.json
 
 Three arms take turns, in rotating order: TRL's SFTTrainer as it comes; the same with the labelled-only head;
-`student.train`, which also picks the attention and drops PEFT's casts. 135M student, LoRA r=32 on all linear layers,
-bfloat16 weights and autocast, no gradient checkpointing, 8 padded rows a step. The rows are random tokens with the
-lengths of chain-arithmetic rationales (mean 72 + 88 tokens). The first step of each turn warms up and is not timed.
+`student.train`, which also drops PEFT's casts and, since the stored results, the padding. 135M student, LoRA r=32 on
+all linear layers, bfloat16 weights and autocast, no gradient checkpointing, 8 rows a step. The rows are random tokens
+with the lengths of chain-arithmetic rationales (mean 72 + 88 tokens). The first step of each turn warms up and is not
+timed.
 """
 
 import json

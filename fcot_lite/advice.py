@@ -146,7 +146,7 @@ def _checkpointing(recipe: Recipe, stage: Stage, machine: Machine) -> Iterator[V
 
 
 def _eight_bit_optimiser(recipe: Recipe, stage: Stage, machine: Machine) -> Iterator[Values]:
-    if recipe.student.method == "full":
+    if recipe.student.method == "full" and machine.device == "cpu":  # a card's default already
         yield {"student.sft.optim": "adamw_8bit"}
 
 

@@ -134,7 +134,7 @@ def training(form: Dimensions, student: StudentBlock, row_tokens: int, machine: 
     The parts are those at the moment of the peak: at the head, at the first or the last layer of the way
     back, at its end; or before, while weights are packed.
     """
-    arguments = sft_arguments(student.sft, machine, 0, Path())
+    arguments = sft_arguments(student.sft, machine, 0, Path(), method=student.method)
     batch = arguments.get("per_device_train_batch_size", 8)
     tokens, full = batch * row_tokens, student.method == "full"
     checkpointing, cpu = arguments["gradient_checkpointing"], machine.device == "cpu"

@@ -21,7 +21,7 @@ from fcot_lite.machine import Machine
 VERSIONS = {"trl": "1.16.0", "transformers": "5.19.0"}
 
 # tests/test_packing.py holds each against rows run one by one; another type joins by joining the test.
-MODEL_TYPES = ("gemma3_text", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3")
+MODEL_TYPES = ("gemma", "gemma3_text", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3")
 
 # Up to this many tokens a CPU runs plain attention faster than torch's fused kernel: forward and backward of 8 rows of
 # about 150 tokens took 13 ms a layer against 26, of 4 rows of 600 … 900 tokens 74 against 121 (135M, two AVX512-BF16

@@ -49,7 +49,12 @@ class TrainOutcome:
 
 
 def sft_arguments(
-    sft: Mapping[str, Any], machine: Machine, seed: int, output_dir: Path, padding_free: bool = False
+    sft: Mapping[str, Any],
+    machine: Machine,
+    seed: int,
+    output_dir: Path,
+    padding_free: bool = False,
+    method: Method = "lora",
 ) -> dict[str, Any]:
     """The keyword arguments of TRL's SFTConfig: the recipe's `sft` over our defaults, under what cannot be chosen.
 
@@ -59,7 +64,10 @@ def sft_arguments(
     cuda = machine.device == "cuda"
     defaults = {
         "gradient_checkpointing": cuda,  # memory is scarce on a card; a CPU only pays the third more compute
-        "optim": "adamw_torch_fused",
+        # Moments of 8 bits take 2 bytes a trained weight instead of 8, without a loss that arXiv:2110.02861 could find.
+        # With all weights trained that decides what fits: a 1.5B student takes 14 GiB before its activations, not 23.
+        # Of an adapter of rank 32 on 7B it would save 0.45 GiB.
+        "optim": "adamw_8bit" if cuda and method == "full" else "adamw_torch_fused",
         "logging_steps": 1,
         # Where batches are padded, their rows are of one length, so that there is little to pad.
         "train_sampling_strategy": "random" if padding_free else "group_by_length",
@@ -142,7 +150,7 @@ def train(
 
     longest_row_tokens = max((len(row.input_ids) for row in train_rows), default=0)
     batching = packing.choose(AutoConfig.from_pretrained(model_dir), machine, longest_row_tokens)
-    arguments = sft_arguments(sft, machine, seed, checkpoints_dir, batching.padding_free)
+    arguments = sft_arguments(sft, machine, seed, checkpoints_dir, batching.padding_free, method)
     cuda = machine.device == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()

@@ -1,16 +1,19 @@
 """The CUDA path, asserted for cards that are not here: what vLLM, TRL, bitsandbytes and PEFT would be given."""
 
+import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import REPOSITORY
 
+from fcot_lite import packing
 from fcot_lite.engines.vllm import VllmEngine, engine_arguments, engine_environment
 from fcot_lite.machine import Machine
-from fcot_lite.plan import LIBRARIES_GIB
+from fcot_lite.memory import LIBRARIES_GIB
 from fcot_lite.recipe import Recipe, load
-from fcot_lite.student import load_model, lora_arguments, quantization_arguments, sft_arguments
+from fcot_lite.student import Method, load_model, lora_arguments, quantization_arguments, sft_arguments
 
 CPUS = (0, 1, 2, 3)
 AMPERE = Machine("cuda", CPUS, "NVIDIA GeForce RTX 3090", 24.0, (8, 6))
@@ -118,6 +121,39 @@ def test_what_trl_gets(card: str, bf16: bool, micro_batch: int, accumulation: in
     }
 
 
+@pytest.mark.parametrize("card", CARDS)
+def test_moments_of_eight_bits_where_all_weights_are_trained(card: str) -> None:
+    def optimiser(machine: Machine, method: Method, **sft: Any) -> Any:
+        return sft_arguments(sft, machine, 0, Path("out"), method=method)["optim"]
+
+    assert optimiser(CARDS[card], "full") == "adamw_8bit"
+    assert optimiser(CARDS[card], "full", optim="adamw_torch") == "adamw_torch"
+    assert optimiser(CARDS[card], "lora") == optimiser(CARDS[card], "qlora") == "adamw_torch_fused"
+    assert optimiser(CPU, "full") == "adamw_torch_fused"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("card", "with_flash_attn"),
+    [("3090", "flash_attention_2"), ("4090", "flash_attention_2"), ("3060", "flash_attention_2"), ("T4", "by_row")],
+)
+def test_rows_lie_end_to_end_on_every_card(card: str, with_flash_attn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FlashAttention 2 runs from compute capability 8.0 on; the T4 has 7.5."""
+    from transformers import Qwen2Config
+
+    machine, find = CARDS[card], importlib.util.find_spec
+    for installed, expected in ((None, "by_row"), (object(), with_flash_attn)):
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, package=None, installed=installed: installed if name == "flash_attn" else find(name, package),
+        )
+        batching = packing.choose(Qwen2Config(), machine, 1536)
+        assert (batching.attn_implementation, batching.why_padded) == (expected, None)
+    arguments = sft_arguments({}, machine, 0, Path("out"), batching.padding_free)
+    assert (arguments["padding_free"], arguments["train_sampling_strategy"]) == (True, "random")
+
+
 @pytest.mark.parametrize(("card", "dtype"), [("3090", "bfloat16"), ("4090", "bfloat16"), ("T4", "float16")])
 def test_what_bitsandbytes_gets(card: str, dtype: str) -> None:
     assert quantization_arguments(CARDS[card]) == {
@@ -176,7 +212,7 @@ def test_the_engine_is_made_with_them(card: str, tmp_path: Path, monkeypatch: py
     given: dict[str, Any] = {}
 
     class Recorder:
-        llm_engine = None
+        llm_engine = SimpleNamespace(engine_core=None)
 
         def __init__(self, **arguments: Any) -> None:
             given.update(arguments)

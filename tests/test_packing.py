@@ -1,7 +1,6 @@
 """Rows laid end to end against the same rows run one by one, on tiny models of the true architectures."""
 # ruff: noqa: E402
 
-import importlib.util
 from typing import Any
 
 import pytest
@@ -23,7 +22,6 @@ VOCAB = 97
 IGNORED = -100
 CPU = Machine("cpu", (0, 1))
 AMPERE = Machine("cuda", (0, 1), "NVIDIA GeForce RTX 3090", 24.0, (8, 6))
-TURING = Machine("cuda", (0, 1), "Tesla T4", 16.0, (7, 5))
 
 
 @pytest.fixture(autouse=True)
@@ -146,17 +144,6 @@ def test_attention_by_row_never_guesses_where_rows_begin() -> None:
 
 def config_of(model_type: str, **options: Any) -> Any:
     return CONFIG_MAPPING[model_type](**options)
-
-
-def test_what_a_card_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    llama = config_of("llama")
-    for flash_attn, on_ampere in ((None, packing.BY_ROW), (object(), "flash_attention_2")):
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name, spec=flash_attn: spec)
-        assert packing.choose(llama, AMPERE, 100) == packing.Batching(on_ampere, None)
-        assert packing.choose(llama, TURING, 100) == packing.Batching(packing.BY_ROW, None), (
-            "FlashAttention 2 needs 8.0"
-        )
-        assert packing.choose(llama, CPU, 100) == packing.Batching(packing.BY_ROW, None)
 
 
 @pytest.mark.parametrize(

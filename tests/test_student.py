@@ -286,6 +286,13 @@ def test_without_padding_a_step_learns_the_same(
         assert ours == pytest.approx(theirs, rel=0.01)
 
 
+def test_selective_checkpointing_learns_the_same(model_dir: Path, tmp_path: Path) -> None:
+    losses = []
+    for chosen in ({}, {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"selective": True}}):
+        losses.append([loss for _, loss in train(model_dir, tmp_path, sft={**SFT, **chosen}).losses])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
 def test_a_seed_repeats_and_another_seed_differs(model_dir: Path, tmp_path: Path) -> None:
     runs = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
