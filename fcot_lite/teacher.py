@@ -9,6 +9,7 @@ from fcot_lite import tasks
 from fcot_lite.budget import Fixed, Policy, Schedule
 from fcot_lite.engines import Completion, Engine, Request
 from fcot_lite.errors import DataError
+from fcot_lite.interrupts import undisturbed
 from fcot_lite.prompts import ANSWER_FORMS, Prompt, Rendered, completion_ids, end_of_turn_id, prompt_ids, render
 from fcot_lite.recipe import EngineBlock, Sampling
 from fcot_lite.records import FinishReason, Problem, Sample
@@ -25,6 +26,7 @@ ANSWER_MAX_TOKENS = 128  # of the second call, where a prompt has an answer_trig
 GIVEN_UP = ("abort", "error")  # by the engine itself
 WORST_FIRST: tuple[FinishReason, ...] = ("error", "abort", "length", "repetition", "stop")
 SECONDS_TO_FINISH = 6  # what is under way gets this much after Ctrl-C, of the ten that the run waits for a stage
+SECONDS_OF_A_POLL = 0.5  # for so long Ctrl-C waits at most, but for the engine's own step
 
 Progress = Callable[[int, int, str], None]
 
@@ -199,8 +201,9 @@ def draw(
         done_all = any_dropped = False
         window = 4 * max_num_seqs  # enough that the engine never waits for us, little enough to stop quickly
 
-        def keep(completions: Sequence[Completion]) -> None:
-            nonlocal new, num_tokens, seconds, any_dropped
+        def keep(completions: Sequence[Completion]) -> list[tuple[int, Sample]]:
+            """Stores and counts the samples that are whole, and asks for the answers of the others."""
+            nonlocal new, num_tokens, seconds
             finished = []
             for done in completions:
                 number, index, rationale = in_flight.pop(done.key)
@@ -221,7 +224,12 @@ def draw(
                 store.put(campaign.hash, whole, engine.version, seconds - before)
                 new += len(finished)
                 num_tokens += sum(sample.num_tokens for _, _, sample in finished)
-            for number, _, sample in finished:
+            return [(number, sample) for number, _, sample in finished]
+
+        def settle(finished: Sequence[tuple[int, Sample]]) -> None:
+            """Tells the policy how good they are, and drops what it no longer wants."""
+            nonlocal any_dropped
+            for number, sample in finished:
                 right = False
                 if accepted is not None and schedule.is_open(number):
                     right = sample.finish_reason not in GIVEN_UP and accepted(asked[number], sample)
@@ -238,17 +246,19 @@ def draw(
 
         try:
             while True:
-                batch = schedule.take(max_num_seqs, window)
-                requests = [_request(campaign, asked[number], index) for number, index in batch]
-                in_flight.update((r.key, (*item, None)) for r, item in zip(requests, batch, strict=True))
-                if requests:
-                    engine.submit(requests)
-                if not in_flight:
-                    done_all = True
-                    break
-                keep(engine.poll(timeout=1.0))
+                # An interrupt comes when the round is over: all that has finished is then stored, and counted once.
+                with undisturbed():
+                    batch = schedule.take(max_num_seqs, window)
+                    requests = [_request(campaign, asked[number], index) for number, index in batch]
+                    in_flight.update((r.key, (*item, None)) for r, item in zip(requests, batch, strict=True))
+                    if requests:
+                        engine.submit(requests)
+                    if not in_flight:
+                        done_all = True
+                        break
+                    finished = keep(engine.poll(SECONDS_OF_A_POLL))
+                settle(finished)
         except KeyboardInterrupt:
-            keep(engine.poll(timeout=0.0))  # what had finished when it came
             # What has not begun is dropped at once; what is under way gets a few seconds to finish.
             waiting = list(in_flight)[max_num_seqs:]
             engine.cancel(waiting)
@@ -256,7 +266,9 @@ def draw(
                 del in_flight[key]
             until = time.monotonic() + SECONDS_TO_FINISH
             while in_flight and time.monotonic() < until:
-                keep(engine.poll(timeout=1.0))
+                with undisturbed():
+                    finished = keep(engine.poll(SECONDS_OF_A_POLL))
+                settle(finished)
             engine.cancel(list(in_flight))
             raise
         finally:

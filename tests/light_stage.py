@@ -23,9 +23,9 @@ from fake_engine import Answer, FakeEngine
 from fcot_lite import models, stage, tasks, training_preflight
 from fcot_lite.engines import Completion, Request
 from fcot_lite.engines.lifeline import LIFELINE, follow_parent
-from fcot_lite.engines.vllm import undisturbed
 from fcot_lite.errors import EngineError
 from fcot_lite.files import write_atomic
+from fcot_lite.interrupts import undisturbed
 from fcot_lite.progress import PROGRESS_FD
 from fcot_lite.recipe import Recipe, build, dump
 

@@ -1,6 +1,7 @@
 """A sampling run: interrupted anywhere and resumed it is the uninterrupted run, and asks nothing twice."""
 
 import re
+import signal
 import tracemalloc
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -232,20 +233,26 @@ def test_an_interrupt_cancels_what_is_in_flight(bench: Bench) -> None:
     assert len(engine.cancelled) == len(engine.submitted) - finished > 0
 
 
-def test_an_interrupt_while_samples_are_stored_loses_no_count(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_ctrl_c_while_samples_are_stored_loses_none_of_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    monkeypatch.setattr(teacher, "SECONDS_TO_FINISH", 0)
     engine = FakeEngine()
     put = SampleStore.put
 
     def interrupted(store: SampleStore, *arguments: Any) -> None:
-        if engine.polls == 2:
-            raise KeyboardInterrupt
+        if engine.polls == 2 and moment == "before":
+            signal.raise_signal(signal.SIGINT)
         put(store, *arguments)
+        if engine.polls == 2 and moment == "after":
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(SampleStore, "put", interrupted)
     with pytest.raises(KeyboardInterrupt):
         bench.draw(3, engine)
     kept = bench.store.read(bench.campaign().hash)
-    assert len(kept) == 3
+    assert len(kept) == 6, "those of both polls"
     cancelled = bench.store.num_tokens_cancelled(bench.campaign().hash)
     assert engine.num_tokens_generated() == cancelled + sum(s.num_tokens for s in kept.values())
 

@@ -32,6 +32,8 @@ class Completion:
 
 
 class Engine(Protocol):
+    """Whoever calls `submit` and `poll` holds interrupts back meanwhile (interrupts.py)."""
+
     version: str
 
     def submit(self, requests: Sequence[Request]) -> None:

@@ -5,11 +5,9 @@ All that is fragile about vLLM 0.32 stands in this file; tests/test_engine_e2e.p
 
 import ctypes
 import os
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +15,7 @@ from fcot_lite.engines import Completion, Engine, Request
 from fcot_lite.engines.memory import LOWER_MEMORY, ran_out_of_memory
 from fcot_lite.errors import EngineError, FcotError, ResourceError
 from fcot_lite.files import read_json
+from fcot_lite.interrupts import undisturbed
 from fcot_lite.machine import Machine
 from fcot_lite.recipe import EngineBlock
 from fcot_lite.records import FinishReason
@@ -138,7 +137,6 @@ class VllmEngine:
         self._engine = self._llm.llm_engine
         if hasattr(self._engine.engine_core, "outputs_queue"):  # its core is a process of its own
             threading.Thread(target=tell_of_death, args=(self._engine.engine_core,), daemon=True).start()
-        self._finished: list[Completion] = []  # by the step during which an interrupt came
 
     def submit(self, requests: Sequence[Request]) -> None:
         from vllm import SamplingParams
@@ -146,36 +144,33 @@ class VllmEngine:
         from vllm.sampling_params import RequestOutputKind
 
         prompts = [TokensPrompt(prompt_token_ids=list(request.prompt_token_ids)) for request in requests]
-        with undisturbed():
-            for request, prompt in zip(requests, self._llm._preprocess_cmpl(prompts), strict=True):
-                parameters = SamplingParams(
-                    **request.sampling.model_dump(exclude={"seed"}),
-                    n=1,
-                    seed=request.seed,
-                    stop_token_ids=list(request.stop_token_ids),
-                    output_kind=RequestOutputKind.FINAL_ONLY,
-                )
-                lora = self._adapter if request.use_adapter else None
-                self._engine.add_request(request.key, prompt, parameters, lora_request=lora)
+        for request, prompt in zip(requests, self._llm._preprocess_cmpl(prompts), strict=True):
+            parameters = SamplingParams(
+                **request.sampling.model_dump(exclude={"seed"}),
+                n=1,
+                seed=request.seed,
+                stop_token_ids=list(request.stop_token_ids),
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            lora = self._adapter if request.use_adapter else None
+            self._engine.add_request(request.key, prompt, parameters, lora_request=lora)
 
     def poll(self, timeout: float) -> list[Completion]:
+        finished: list[Completion] = []
         start = time.monotonic()
         # step() waits for ever when nothing is unfinished.
         while self._engine.has_unfinished_requests():
-            if time.monotonic() - start >= (min(timeout, SECONDS_TO_GATHER) if self._finished else timeout):
+            if time.monotonic() - start >= (min(timeout, SECONDS_TO_GATHER) if finished else timeout):
                 break
             try:
-                with undisturbed():
-                    self._finished += [_completion(output) for output in self._engine.step() if output.finished]
+                finished += [_completion(output) for output in self._engine.step() if output.finished]
             except RuntimeError as error:  # of an engine here; that of another process (EngineDeadError) names itself
                 raise _fault("vLLM's engine died", error) from error
-        finished, self._finished = self._finished, []
         return finished
 
     def cancel(self, keys: Sequence[str]) -> None:
         with undisturbed():
             self._engine.abort_request(list(keys))
-            self._finished = [completion for completion in self._finished if completion.key not in keys]
 
     def num_tokens_generated(self) -> int:
         return sum(int(m.value) for m in self._engine.get_metrics() if m.name == "vllm:generation_tokens")
@@ -260,26 +255,6 @@ def _fault(what: str, error: Exception) -> FcotError:
     if ran_out_of_memory(str(error)):
         return ResourceError(f"{what}: {error}\n  {LOWER_MEMORY}")
     return EngineError(f"{what}: {error}")
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Holds Ctrl-C and SIGTERM back until the block is done: an engine in this process whose step, or the message to
-    whose process, is cut in two is unable to cancel what is under way."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    caught: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in handlers:
-        signal.signal(number, lambda number, frame: caught.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    for caught_number in caught:
-        signal.raise_signal(caught_number)
 
 
 def _completion(output: Any) -> Completion:
