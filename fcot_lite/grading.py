@@ -30,6 +30,7 @@ from fcot_lite import answers, paper_rules, stats, tasks
 from fcot_lite.answers import MODES, NOT_JUDGED, Mode
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import fsync_folder
+from fcot_lite.finish_reasons import FINISH_REASONS
 from fcot_lite.math_check import NO_FORMULA, MathVerifier
 from fcot_lite.readings import folded
 from fcot_lite.records import AnswerKind, FinishReason, Problem, Verdict
@@ -41,14 +42,6 @@ SHOWN = 10  # rows that were set aside are named up to here, and counted beyond
 MAX_ROW_BYTES = 16_000_000  # 1 MB of text in JSON's longest escapes, with a question of the same length
 # Letters of the options where a row does not tell them; A to E, and on to the gold answer, elsewhere.
 NUM_CHOICES = {"aqua": 5, "commonsense_qa": 5, "date_understanding": 6, "tracking_shuffled_objects": 3}
-# Ours are vLLM's. Others' words for the same, in small letters; what a filter or a tool call cut short is no answer.
-_OTHERS_WORDS: dict[FinishReason, str] = {
-    "stop": "eos eos_token end_turn stop_sequence",
-    "length": "max_tokens max_new_tokens max_length model_length",
-    "abort": "content_filter tool_calls tool_use function_call refusal safety",
-}
-FINISH_REASONS: dict[str, FinishReason] = {word: word for word in get_args(FinishReason)}
-FINISH_REASONS |= {word: reason for reason, words in _OTHERS_WORDS.items() for word in words.split()} | {"": "stop"}
 MAGIC = {
     b"\x1f\x8b": "is packed with gzip; zcat FILE | fcot grade ... - reads it",
     b"PK\3\4": "is a zip archive; unpack it",
@@ -449,10 +442,11 @@ def _template(row: Mapping[str, Any]) -> str:
 
 def _finish_reason(row: Mapping[str, Any]) -> FinishReason:
     value = row.get("finish_reason")
-    word = "" if value is None else value
-    known = FINISH_REASONS.get(word.lower()) if isinstance(word, str) else None
+    if value is None or value == "":
+        return "stop"
+    known = FINISH_REASONS.get(value.lower()) if isinstance(value, str) else None
     if known is None:
-        found = f"{_short(value)}; one of {', '.join(filter(None, FINISH_REASONS))}"
+        found = f"{_short(value)}; one of {', '.join(FINISH_REASONS)}"
         raise BadRowError("unknown finish_reason", found)
     return known
 

@@ -9,10 +9,11 @@ from fcot_lite import tasks
 from fcot_lite.budget import Fixed, Policy, Schedule
 from fcot_lite.engines import Completion, Engine, Request
 from fcot_lite.errors import DataError
+from fcot_lite.finish_reasons import WORST_FIRST
 from fcot_lite.interrupts import undisturbed
 from fcot_lite.prompts import ANSWER_FORMS, Prompt, Rendered, completion_ids, end_of_turn_id, prompt_ids, render
 from fcot_lite.recipe import EngineBlock, Sampling
-from fcot_lite.records import FinishReason, Problem, Sample
+from fcot_lite.records import Problem, Sample
 from fcot_lite.store import SampleKey, SampleStore, Use, derive_seed, prompt_hash, storable
 from fcot_lite.task_block import TaskBlock
 
@@ -24,7 +25,6 @@ SPEED_ONLY = {
 
 ANSWER_MAX_TOKENS = 128  # of the second call, where a prompt has an answer_trigger: the paper's
 GIVEN_UP = ("abort", "error")  # by the engine itself
-WORST_FIRST: tuple[FinishReason, ...] = ("error", "abort", "length", "repetition", "stop")
 SECONDS_TO_FINISH = 6  # what is under way gets this much after Ctrl-C, of the ten that the run waits for a stage
 SECONDS_OF_A_POLL = 0.5  # for so long Ctrl-C waits at most, but for the engine's own step
 

@@ -19,6 +19,7 @@ from test_cli import fcot
 
 from fcot_lite import answers, grading, math_check, paper_rules, tasks
 from fcot_lite.errors import DataError, RecipeError
+from fcot_lite.finish_reasons import FINISH_REASONS
 from fcot_lite.readings import folded
 from fcot_lite.records import AnswerKind
 
@@ -674,8 +675,6 @@ def test_the_page_says_how_modes_differ(tmp_path: Path) -> None:
         assert shown == cells, text
 
 
-@pytest.mark.parametrize(
-    "word", [*paper_rules.TEMPLATES, *grading.FINISH_REASONS, *get_args(AnswerKind), *answers.MODES]
-)
+@pytest.mark.parametrize("word", [*paper_rules.TEMPLATES, *FINISH_REASONS, *get_args(AnswerKind), *answers.MODES])
 def test_the_page_lists_every_word_that_a_row_or_option_takes(word: str) -> None:
     assert f"`{word}`" in PAGE or f" {word}`" in PAGE

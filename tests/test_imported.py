@@ -178,6 +178,15 @@ def test_columns_that_the_recipe_names(tmp_path: Path) -> None:
     assert (sample.text, sample.finish_reason) == (SEVEN, "length")
 
 
+@pytest.mark.parametrize(
+    ("word", "meant"), [("refusal", "abort"), ("TOOL_CALLS", "abort"), (" max_new_tokens", "length"), ("eos", "stop")]
+)
+def test_an_end_in_others_words(tmp_path: Path, word: str, meant: str) -> None:
+    row = {"question": QUESTION, "text": SEVEN, "finish_reason": word}
+    _, (sample,) = brought(jsonl(tmp_path / "x.jsonl", [row]), tmp_path)
+    assert sample.finish_reason == meant
+
+
 def test_a_text_that_the_recipe_names_takes_nothing_from_another(tmp_path: Path) -> None:
     row = {**LAYOUTS["OpenR1-Math"][1], "best": "Other. The answer is 7.", "finish_reasons": ["length"]}
     _, (sample,) = brought(jsonl(tmp_path / "x.jsonl", [row]), tmp_path, text="best")

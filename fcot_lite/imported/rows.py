@@ -4,27 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fcot_lite.finish_reasons import FINISH_REASONS, WORST_FIRST
 from fcot_lite.imported.layouts import Layout
 from fcot_lite.records import FinishReason
 from fcot_lite.store import storable
 from fcot_lite.tasks.rows import MAX_ROW_BYTES, BadRowError, kind_of
 
-# Others' words for how a text ended (OpenAI, Anthropic, TGI, Gemini), without case.
-FINISH_REASONS: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "eos_token": "stop",
-    "eos": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "abort": "abort",
-    "error": "error",
-    "content_filter": "error",
-    "repetition": "repetition",
-    "unknown": "unknown",
-}
-WORST_FIRST: tuple[FinishReason, ...] = ("error", "abort", "length", "repetition", "unknown", "stop")
 USER, ASSISTANT = ("user", "human"), ("assistant", "gpt", "model")
 
 
