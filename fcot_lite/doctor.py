@@ -324,8 +324,10 @@ def training(recipe: Recipe, folder: Path | None, problems: Sequence[Problem]) -
         return checks, ""
     max_length, vocab_size = training_preflight.limits(folder, recipe.student.sft)
     asked = prompt_ids(tokenizer, chat, problem.id)
-    room = min(max_length, recipe.curate.max_length)
-    checks += training_preflight.of_rows(tokenizer, [example], [row], [asked], room, vocab_size)
+    checks += training_preflight.of_rows(tokenizer, [example], [row], [asked], max_length, vocab_size)
+    if (tokens := len(row.input_ids)) > recipe.curate.max_length:
+        found = f"the row below has {tokens} tokens, and curation drops what has more than {recipe.curate.max_length}"
+        checks.append(Check("row's length", "warn", found, "raise curate.max_length, unless rationales are shorter"))
     return checks, f"A training row, {show(tokenizer, row)}"
 
 

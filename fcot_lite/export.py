@@ -53,7 +53,7 @@ def export(
     folder: Path,
     problems: int,
 ) -> dict[str, Any]:
-    """Writes `folder`, whole or not at all, and returns what its RECORD says.
+    """Writes `folder`, whole or not at all, and returns what its RECORD says, and the line that serves it.
 
     Its parity is between greedy answers to the first `problems` test questions: of merged weights and of the adapter
     they were made from; of all else (an adapter, weights that were all trained, merged ones whose adapter vLLM can't
@@ -124,7 +124,8 @@ def export(
         shown = render(prompt, "<question>", solved, ANSWER_FORMS[asked[0].answer_kind])
         write_atomic(work / "README.md", model_card(recipe, result, record, shown))
         shutil.copy(run_dir / "recipe.yaml", work / "recipe.yaml")
-        write_json(work / RECORD, record)
+        # Without the line: it names folders of this machine, and what is in here may go anywhere.
+        write_json(work / RECORD, {key: value for key, value in record.items() if key != "serve"})
     return record
 
 

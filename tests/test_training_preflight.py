@@ -414,6 +414,10 @@ def test_doctor_shows_a_solved_example_and_every_check(model_dir: Path) -> None:
     assert shown.endswith(".<|im_end|>")
     assert doctor.training(made, None, asked) == doctor.training(made, model_dir, []) == ([], "")
     tight = load(E2E, [f"student.model={model_dir}", "curate.max_length=12"])
+    *others, check = doctor.training(tight, model_dir, asked)[0]
+    assert (check.name, check.state) == ("row's length", "warn"), "it would be dropped and the run go on"
+    assert {check.state for check in others} == {"ok"}
+    tight = load(E2E, [f"student.model={model_dir}", "curate.max_length=12", "student.sft.max_length=12"])
     assert "tokens are more than the 12" in failed(doctor.training(tight, model_dir, asked)[0]).found
 
 
