@@ -82,11 +82,12 @@ def train(name: str) -> tuple[int, int]:
 
     model, method, checkpointing, length = CELLS[name]
     model_dir = models.resolve(MODELS[model], say=lambda line: print(line, file=sys.stderr))
-    end = end_of_turn_id(AutoTokenizer.from_pretrained(model_dir))
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    end = end_of_turn_id(tokenizer)
     draw = random.Random("rows")
     rows = []
     for _ in range(2 * BATCH):
-        ids = [*(draw.randrange(3, 40_000) for _ in range(length - 1)), end]
+        ids = [*(draw.randrange(3, len(tokenizer)) for _ in range(length - 1)), end]
         rows.append(TokenRow(ids, [IGNORED] * (length // 2) + ids[length // 2 :]))
     sft = {
         "learning_rate": 1e-5,
