@@ -23,10 +23,13 @@ VERSIONS = {"trl": "1.16.0", "transformers": "5.19.0"}
 # tests/test_packing.py holds each against rows run one by one; another type joins by joining the test.
 MODEL_TYPES = ("gemma", "gemma3_text", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3", "smollm3")
 
-# Up to this many tokens a CPU runs plain attention faster than torch's fused kernel: forward and backward of 8 rows of
-# about 150 tokens took 13 ms a layer against 26, of 4 rows of 600 … 900 tokens 74 against 121 (135M, two AVX512-BF16
-# cores). It keeps the scores for the backward, 4.5 MiB a row and layer at 9 heads x 512 x 512, so longer rows take the
-# kernel that does not.
+# Of padded batches: up to this many tokens transformers' plain attention is faster on a CPU than torch's fused kernel.
+# A step of 8 rows of about 200 tokens took 2.15 s against 2.55 s (135M, two AVX512-BF16 cores).
+EAGER_ATTENTION_TOKENS = 256
+
+# Ours, of one row, stays ahead for longer: forward and backward of 8 rows of about 150 tokens took 13 ms a layer
+# against 26, of 4 rows of 600 … 900 tokens 74 against 121. It keeps the scores for the backward, 4.5 MiB a row and
+# layer at 9 heads x 512 x 512, so longer rows take the kernel that does not.
 PLAIN_ATTENTION_TOKENS = 512
 
 BY_ROW = "by_row"  # the name under which transformers knows `_attend_by_row`
@@ -51,7 +54,7 @@ def choose(config: Any, machine: Machine, longest_row_tokens: int) -> Batching:
     """The batching for a model with this transformers config."""
     why_padded = _why_padded(config.get_text_config(), longest_row_tokens)
     if why_padded is not None:
-        plain = machine.device == "cpu" and longest_row_tokens <= PLAIN_ATTENTION_TOKENS
+        plain = machine.device == "cpu" and longest_row_tokens <= EAGER_ATTENTION_TOKENS
         return Batching("eager" if plain else "sdpa", why_padded)
     ampere = machine.compute_capability is not None and machine.compute_capability >= (8, 0)
     if ampere and importlib.util.find_spec("flash_attn") is not None:

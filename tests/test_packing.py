@@ -151,17 +151,17 @@ def config_of(model_type: str, **options: Any) -> Any:
     [
         (config_of("gemma2"), 10, "not with gemma2"),  # a soft cap inside its attention
         (config_of("qwen3_next"), 10, "not with qwen3_next"),  # linear attention carries its state across rows
-        (config_of("mistral", sliding_window=128), 129, "the longest row has 129 tokens, the attention's window 128"),
+        (config_of("mistral", sliding_window=256), 257, "the longest row has 257 tokens, the attention's window 256"),
     ],
 )
 def test_what_is_not_known_to_keep_rows_apart_is_padded(config: Any, longest: int, reason: str) -> None:
     for machine, short, long in ((CPU, "eager", "sdpa"), (AMPERE, "sdpa", "sdpa")):
         batching = packing.choose(config, machine, longest)
         assert reason in str(batching.why_padded)
-        assert batching.attn_implementation == (short if longest <= 9 else long)
+        assert batching.attn_implementation == (short if longest <= 256 else long)
         assert not batching.padding_free
         assert str(batching) == f"length-grouped, because {batching.why_padded}"
-    assert packing.choose(config_of("mistral", sliding_window=128), CPU, 128).why_padded is None
+    assert packing.choose(config_of("mistral", sliding_window=256), CPU, 256).why_padded is None
 
 
 @pytest.mark.parametrize("name", packing.VERSIONS)
@@ -171,6 +171,22 @@ def test_other_versions_train_with_padding(name: str, monkeypatch: pytest.Monkey
     assert packing.choose(config_of("llama"), CPU, 9) == packing.Batching(
         "eager", f"{name} 9.9 is installed, batches without padding are tested with {packing.VERSIONS[name]}"
     )
+
+
+@pytest.mark.parametrize("plain_tokens", [0, 9, 99])
+def test_autocast_meets_every_kernel_with_queries_in_float32(
+    plain_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where all weights are trained: the rotated queries and keys come in float32, the values in bfloat16."""
+    monkeypatch.setattr(packing, "PLAIN_ATTENTION_TOKENS", plain_tokens)
+    model, inputs = tiny("llama"), end_to_end(rows())
+    inputs.pop("labels")
+    model.set_attn_implementation(packing.BY_ROW)
+    exact = model(**inputs, use_cache=False).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(**inputs, use_cache=False).logits
+    rounded.float().sum().backward()
+    assert (rounded - exact).abs().max() < 0.05 * exact.abs().max()
 
 
 def test_dropout_drops() -> None:
