@@ -77,9 +77,9 @@ def read_all(path: Path) -> int:
 
 
 def listing(path: Path) -> int:
-    from fcot_lite import samples
+    from fcot_lite import sampling_runs
 
-    return len(samples.listing(path))
+    return len(sampling_runs.listing(path))
 
 
 def export(path: Path) -> int:
@@ -108,7 +108,6 @@ def check(path: Path) -> int:
 
 
 def _child(step: Callable[[Path], int], path: Path, said: "multiprocessing.SimpleQueue[tuple[float, float]]") -> None:
-    import fcot_lite.samples  # noqa: F401 - imports are no part of what is measured
 
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     before = _peak_mib()

@@ -324,7 +324,7 @@ def samples(
 
     def show() -> None:
         from fcot_lite.recipe import STORE
-        from fcot_lite.samples import listing, table
+        from fcot_lite.sampling_runs import listing, table
 
         rows = listing(runs / STORE)
         if as_json:

@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcot_lite import models, pipeline, report, samples, stage, tasks
+from fcot_lite import models, pipeline, report, samples, sampling_runs, stage, tasks
 from fcot_lite.errors import DataError, RecipeError
 from fcot_lite.files import read_json, read_jsonl
 from fcot_lite.imported import ends_in_answer, layouts
@@ -548,7 +548,7 @@ def test_another_labs_export(bench: Bench, ending: str) -> None:
     assert sampled["imported"]["layout"] == "samples of fcot-lite"
     assert (sampled["imported"]["rows"], sampled["imported"]["imported"]) == (2, 2)
     assert (sampled["pass_rate"], sampled["num_tokens"], sampled["tokens_per_accepted"]) == (0.5, 19, 19.0)
-    (listed,) = samples.listing(bench.runs / "samples.sqlite")
+    (listed,) = sampling_runs.listing(bench.runs / "samples.sqlite")
     assert (listed["model"], listed["samples"], listed["pass_rate"]) == (f"imported from export{ending}", 2, 0.5)
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_cli import fcot
 
-from fcot_lite import answers, samples
+from fcot_lite import answers, samples, sampling_runs
 from fcot_lite.errors import INTERRUPTED, DataError, ResourceError
 from fcot_lite.recipe import STORE
 from fcot_lite.records import Sample, Verdict
@@ -89,7 +89,7 @@ def content(path: Path) -> list[str]:
 def test_the_list(store: Path) -> None:
     use = Use("teacher", "starter:small", "gsm8k", "chat_cot", 2.0)
     campaign = fill(store, use=use)
-    (row,) = samples.listing(store)
+    (row,) = sampling_runs.listing(store)
     assert row["first_used"] == row["last_used"] > 1_700_000_000
     low, high = row["pass_rate_ci95"]
     assert low < 0.25 < high
@@ -116,7 +116,7 @@ def test_what_is_unknown_is_none_and_no_zero(store: Path) -> None:
     with SampleStore(store) as open_store:
         campaign = open_store.add_campaign({"file": "of another lab"})
         open_store.put_verdicts(campaign, verdicts([SampleKey("p/0", "h", 0)], 1, grader="an earlier one"))
-    (row,) = samples.listing(store)
+    (row,) = sampling_runs.listing(store)
     unknown = {"role", "model", "task", "prompt", "temperature", "pass_rate", "pass_rate_ci95", "coverage"}
     unknown |= {"wall_seconds", "cost_usd", "first_used", "last_used"}
     assert {name for name, value in row.items() if value is None} == unknown
@@ -129,7 +129,7 @@ def test_a_right_sample_of_another_mode_or_grader_does_not_count(store: Path) ->
         key = VerdictKey(SampleKey("p/1", "h", 0), answers.GRADER_VERSION, "flexible", "number", "7")
         right = Verdict(True, "7", "correct")
         open_store.put_verdicts(campaign, {key: right, key._replace(mode="strict", grader="0"): right})
-    (row,) = samples.listing(store)
+    (row,) = sampling_runs.listing(store)
     assert (row["graded"], row["pass_rate"], row["coverage"]) == (4, 0.25, 1.0)
 
 
@@ -139,7 +139,7 @@ def test_teachers_first_then_the_latest(store: Path) -> None:
         hashes[last_used] = fill(store, str(last_used), use=Use(role, "m", "t", "p"))  # type: ignore[arg-type]
         execute(store, f"UPDATE campaign_use SET last_used = {last_used} WHERE campaign = '{hashes[last_used]}'")
     expected = [hashes[last_used] for last_used in (1002, 1000, 1003, 1001)]
-    assert [row["campaign"] for row in samples.listing(store)] == expected
+    assert [row["campaign"] for row in sampling_runs.listing(store)] == expected
 
 
 def test_the_table_on_stdout(store: Path) -> None:
@@ -155,7 +155,7 @@ def test_the_table_on_stdout(store: Path) -> None:
     ]
     ungraded = next(line for line in lines[2:] if line[0] != campaign[:8])
     assert ungraded[1:] == ["–", "–", "–", "–", "0.7", "3", "12", "–", "–", "108", "7", "–", "–"]
-    assert json.loads(fcot("samples", "--runs", store.parent, "--json").stdout) == samples.listing(store)
+    assert json.loads(fcot("samples", "--runs", store.parent, "--json").stdout) == sampling_runs.listing(store)
 
 
 def test_a_store_that_a_run_is_writing_is_listed_and_exported_but_not_restored_into(
@@ -227,7 +227,7 @@ def test_a_store_without_a_sample(store: Path, other: Path) -> None:
     SampleStore(store).close()
     there_and_back(store, other, "jsonl")
     there_and_back(store, other, "parquet")
-    assert samples.listing(other) == []
+    assert sampling_runs.listing(other) == []
 
 
 def test_importing_again_changes_nothing(store: Path, other: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_what_two_stores_share_is_joined(store: Path, other: Path, tmp_path: Pat
     assert (counts["sample"], counts["verdict"]) == (6, 8)
     with SampleStore(other) as open_store:
         assert set(open_store.indices(campaign).values()) == {range(4)}
-    (row,) = samples.listing(other)
+    (row,) = sampling_runs.listing(other)
     assert (row["wall_seconds"], row["cost_usd"], row["num_tokens_cancelled"]) == (1800.0, 0.5, 7)  # not twice
 
 
