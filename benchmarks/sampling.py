@@ -139,8 +139,9 @@ def main() -> None:
             mine, _ = ours(sampling)
             pairs.append((mine, first or bare(sampling, campaign)))
             print(f"{name}, pair {i + 1}: fcot-lite {mine}, LLM.generate {pairs[-1][1]}", flush=True)
-        own[name] = summary(pairs)
-        RESULTS.write_text(json.dumps({"models": by_model}, indent=2) + "\n")
+            if len(pairs) > 1:
+                own[name] = summary(pairs)
+                RESULTS.write_text(json.dumps({"models": by_model}, indent=2) + "\n")
         print(f"{name}: {own[name]}", flush=True)
     engine.close()
 
