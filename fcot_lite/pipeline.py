@@ -177,13 +177,16 @@ def stage_inputs(recipe: Recipe, machine: Machine) -> dict[str, Any]:
     until = isinstance(recipe.teacher, TeacherBlock) and recipe.teacher.until is not None
     check = [recipe.curate.check] if until and recipe.curate.check != "off" else []
     draw = [] if recipe.curate.size_match is None else [recipe.seed]
+    # A generated task's questions differ by construction, but n-grams of more test questions drop more of train's.
+    drops = recipe.curate.ngram_overlap == "drop" and tasks.is_generated(task)
+    made_test = [task.test] if drops else []
     return {
         "sample": [
             *[code, problems, task.train, *_teacher(recipe)],
             recipe.teacher_prompt.model_dump(),
             *check,
         ],
-        "curate": [code, problems, task.train, recipe.curate.identity(), student, *draw],
+        "curate": [code, problems, task.train, *made_test, recipe.curate.identity(), student, *draw],
         "train": [code, recipe.student.model_dump(), student, recipe.seed, machine.device],
         "evaluate": [code, problems, task.validation, task.test, recipe.evaluate.model_dump(), before, student],
     }

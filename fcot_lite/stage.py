@@ -256,7 +256,7 @@ def curate(context: Context) -> dict[str, Any]:
     recipe, task = context.recipe, context.recipe.task
     context.progress(0, 0, "curating")
     problems = tasks.problems(task, "train")
-    test = tasks.problems(task.model_copy(update={"test": None}), "test")  # all of it: another run may ask for more
+    test = tasks.whole_test(task)
     sampled, judged = tee(_by_problem(context.run_dir / "samples.jsonl", problems))
     prompt = recipe.prompts[recipe.student.prompt]
     tokenizer = load_tokenizer(context.model(recipe.student.model))

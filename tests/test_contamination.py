@@ -1,8 +1,12 @@
 """What of test stands in train: to the letter, but for case and white space, and by thirteen words in a row."""
 
+import json
+from pathlib import Path
+
 from fcot_lite import tasks
 from fcot_lite.contamination import MOST_EXAMPLES, NGRAM, Overlap, overlaps
 from fcot_lite.records import Problem
+from fcot_lite.task_block import TaskBlock
 
 WORDS = [f"w{n}" for n in range(30)]
 
@@ -52,3 +56,18 @@ def test_tasks_made_from_templates_share_words_and_no_question() -> None:
     _, contamination = overlaps(train, test)
     assert (contamination.exact, contamination.normalised) == (0, 0)
     assert contamination.ngram > 90
+
+
+def test_of_a_generated_task_no_more_is_made_than_the_recipe_asks_for(tmp_path: Path) -> None:
+    """Sums of two digits have no 500 questions for test."""
+    narrow = {"terms": [2, 2], "digits": [1, 1], "operators": "+"}
+    block = TaskBlock.model_validate({"name": "chain_arithmetic", "options": narrow, "test": 8})
+    assert tasks.is_generated(block)
+    assert len(tasks.whole_test(block)) == 8
+    rows = [{"question": f"How many are {i}?", "answer": str(i)} for i in range(40)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = TaskBlock.model_validate(
+        {"path": str(tmp_path / "own.jsonl"), "answer": "number", "question": "question", "target": "answer", "test": 1}
+    )
+    assert not tasks.is_generated(own)
+    assert len(tasks.whole_test(own)) > 1, "another run may evaluate on more of them"

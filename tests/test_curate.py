@@ -251,7 +251,7 @@ def test_curating_what_was_curated_changes_nothing(tokenizer: Any) -> None:
 def test_long_repetitions_take_no_time(part: str) -> None:
     started = time.process_time()
     rationale(CHAT_PROMPT, sample(part * 50_000), PROBLEM)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 10  # minutes where it grew with the square
 
 
 @pytest.mark.parametrize(

@@ -756,7 +756,7 @@ def test_sampling_and_curation(context: stage.Context, monkeypatch: pytest.Monke
     assert [(row["problem_id"], row["reason"]) for row in written["rows"]] == [
         (row["problem_id"], "wrong") for row in read_jsonl(context.run_dir / "samples.jsonl") if row["seed"] % 3 == 0
     ]
-    assert written["contamination"]["test"] == 500  # all of test, not the part that is evaluated
+    assert written["contamination"]["test"] == 500  # what the recipe evaluates on, which names no number here
     assert {key: curated[key] for key in ("input", "kept", "dropped", "contamination")}.items() <= written.items()
     for outcome in (sampled, curated):
         for path, sha256 in outcome["outputs"].items():

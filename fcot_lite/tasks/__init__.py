@@ -247,6 +247,17 @@ def problems(block: TaskBlock, split: Split) -> list[Problem]:
     return load(block.name, split, options=block.options, limit=limit, by=block.split)
 
 
+def is_generated(block: TaskBlock) -> bool:
+    """Whether the task makes as many problems as it is asked for; a data set has those that it has."""
+    return block.name is not None and task(block.name).data is None
+
+
+def whole_test(block: TaskBlock) -> list[Problem]:
+    """The test problems of a recipe's task: of a data set all, whatever part is evaluated; of a generated task those
+    that the recipe asks for, since a narrow one has no more to give."""
+    return problems(block if is_generated(block) else block.model_copy(update={"test": None}), "test")
+
+
 def examples(block: TaskBlock, count: int) -> list[tuple[str, str]]:
     """`count` solved (question, solution) pairs of a recipe's task. Raises as `solved_examples` does."""
     if block.name is None:
