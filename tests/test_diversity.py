@@ -104,10 +104,13 @@ def test_bounds_and_order(texts: list[str]) -> None:
 
 
 def test_self_bleu_grows_linearly_with_the_number_of_texts() -> None:
-    def seconds(count: int) -> float:
+    def once(count: int) -> float:
         texts = [f"she has {n} pens and he has {n + 1} pencils so they have {2 * n + 1}" for n in range(count)]
         began = time.process_time()
         self_bleu(texts)
         return time.process_time() - began
+
+    def seconds(count: int) -> float:
+        return min(once(count) for _ in range(3))  # what else the machine does only adds
 
     assert seconds(4000) < 12 * seconds(1000) + 0.1  # quadratic would be 16 times
