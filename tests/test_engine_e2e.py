@@ -1,6 +1,7 @@
 """The contract of engines/vllm.py with the real vLLM: what an upgrade must not break."""
 
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,16 @@ def test_the_seeded_long_prompts_that_crash_a_chunked_prefill(engine: Engine, mo
     assert len(collect(engine, asked)) == 16
 
 
+def alike(some: list[str], others: list[str]) -> float:
+    """How much of the texts is the same from their beginnings on."""
+    same = [
+        sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(one, other, strict=False)))
+        / max(len(one), len(other))
+        for one, other in zip(some, others, strict=True)
+    ]
+    return sum(same) / len(same)
+
+
 def test_vllm_serves_the_adapter_and_the_merged_model(
     engine: Engine, model_dir: Path, runs: Path, tmp_path: Path
 ) -> None:
@@ -140,8 +151,8 @@ def test_vllm_serves_the_adapter_and_the_merged_model(
     texts = [[run[f"{name}/{i}"].text for i in range(8)] for name, run in
              (("base", base), ("adapted", adapted), ("merged", merged))]  # fmt: skip
     assert texts[0] != texts[1], "the adapter changed nothing: it was not applied"
-    # bf16 rounds the merged weights: single texts may part, most may not.
-    assert sum(a == b for a, b in zip(texts[1], texts[2], strict=True)) >= 6, texts
+    # bf16 rounds the merged weights, and a text parts for good where two tokens were all but equally likely.
+    assert alike(texts[1], texts[2]) > 0.5 > alike(texts[0], texts[1]), texts
 
 
 def test_too_little_memory_is_told_with_what_to_lower(model_dir: Path) -> None:

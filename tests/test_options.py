@@ -131,7 +131,7 @@ def test_sampling_has_the_names_of_vllm() -> None:
         ("sft", {"max_length": "512"}, "must be a whole number or null"),
         ("sft", {"lr_scheduler_type": False}, "must be text; put it in quotes"),
         ("sft", {"packing": True}, "remove it"),
-        ("sft", {"save_strategy": "steps"}, "nothing is saved"),
+        ("sft", {"save_strategy": "steps"}, "makes checkpoints itself"),
         ("sft", {"eval_strategy": "epoch"}, "nothing is evaluated"),
         ("sft", {"report_to": "wandb"}, "its own folder only"),
         ("sft", {"use_liger_kernel": True}, "deprecates"),
