@@ -62,7 +62,6 @@ VARIANTS = {
     "passive waits": Variant(environment={"OMP_WAIT_POLICY": "passive"}),
     "beside a busy process": Variant(neighbour=True),
     "beside a busy process, passive waits": Variant(environment={"OMP_WAIT_POLICY": "passive"}, neighbour=True),
-    "block_size 16": Variant(arguments={"block_size": 16}),
     "block_size 64": Variant(arguments={"block_size": 64}),
     "block_size 128": Variant(arguments={"block_size": 128}),
     "no prefix caching": Variant(arguments={"enable_prefix_caching": False}),

@@ -195,7 +195,8 @@ def vllm_bench() -> dict[str, float]:
         models.resolve(MODEL, say=print), EngineBlock(max_model_len=640, max_num_seqs=128), detect()
     )
     command = [sys.executable, "-c", VLLM_BENCH, "--dataset-name", "random"]
-    command += f"--input-len {INPUT_LEN} --output-len {OUTPUT_LEN} --num-prompts {NUM_PROMPTS} --num-warmups 16".split()
+    command += f"--random-input-len {INPUT_LEN} --random-output-len {OUTPUT_LEN}".split()
+    command += f"--num-prompts {NUM_PROMPTS} --num-warmups 16".split()
     del arguments["disable_log_stats"]  # False, as there
     for name, value in arguments.items():
         option = name.replace("_", "-")
